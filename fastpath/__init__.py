@@ -1,0 +1,66 @@
+"""fastpath: what iptables does to packets, for millions of packets at a time.
+
+The public names; each is imported when it is first used, so that ``import fastpath`` stays light.
+
+    >>> import fastpath as fp
+    >>> host = fp.Host.load("data/hosts/docker28-seed")
+    >>> host.ruleset.table("nat").chain("DOCKER").rules[1].target.name
+    'DNAT'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastpath import netns, reference
+    from fastpath.analysis.explain import explain
+    from fastpath.engine import Config, Engine, compile, load_engine
+    from fastpath.errors import (
+        CompileError,
+        EditError,
+        FastpathError,
+        HostError,
+        PacketError,
+        ParseError,
+        UnavailableError,
+    )
+    from fastpath.host.model import Host
+    from fastpath.packets import Flag, Hook, Packet, PacketBatch, Result, State, Verdict, synth
+    from fastpath.packets.files import read_csv, read_packets, read_parquet
+    from fastpath.ruleset import Ruleset, load_ruleset, load_script, parse_ruleset
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Host": "fastpath.host.model",
+    "Ruleset": "fastpath.ruleset", "load_ruleset": "fastpath.ruleset", "parse_ruleset": "fastpath.ruleset",
+    "load_script": "fastpath.ruleset",
+    "Packet": "fastpath.packets", "PacketBatch": "fastpath.packets", "Result": "fastpath.packets",
+    "State": "fastpath.packets", "Verdict": "fastpath.packets", "Hook": "fastpath.packets", "Flag": "fastpath.packets",
+    "read_csv": "fastpath.packets.files", "read_parquet": "fastpath.packets.files",
+    "read_packets": "fastpath.packets.files",
+    "Engine": "fastpath.engine", "Config": "fastpath.engine", "compile": "fastpath.engine",
+    "load_engine": "fastpath.engine",
+    "explain": "fastpath.analysis.explain",
+    "FastpathError": "fastpath.errors", "ParseError": "fastpath.errors", "EditError": "fastpath.errors",
+    "HostError": "fastpath.errors", "PacketError": "fastpath.errors", "CompileError": "fastpath.errors",
+    "UnavailableError": "fastpath.errors",
+}
+_MODULES = {"synth": "fastpath.packets.synth", "reference": "fastpath.reference", "netns": "fastpath.netns"}
+
+__all__ = [
+    "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError", "Packet",
+    "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State", "UnavailableError", "Verdict",
+    "__version__", "compile", "explain", "load_engine", "load_ruleset", "load_script", "netns", "parse_ruleset",
+    "read_csv", "read_packets", "read_parquet", "reference", "synth",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'fastpath' has no attribute {name!r}")

@@ -1,0 +1,321 @@
+"""Walking a stage whose conditions are known in part.
+
+The terms of all ops of a stage are numbered, op by op and block by block, and a set of terms is one Python integer,
+a bit for each. What a class of packets can still do is then a single number: the terms that may yet hold. Two
+questions are asked of it:
+
+* :meth:`Machine.relevant`: which of those terms can still matter, when some are known to hold? (What lies behind a
+  sure verdict cannot.) Equal answers mean equal futures, which is what lets a diagram share nodes.
+* :meth:`Machine.outcomes`: when all terms are known (or undecided for good), what happens?
+
+Safe direction: a term that is kept though it does not matter costs a node; one that is dropped though it matters
+would be a wrong answer, so ``relevant`` only drops what no walk can reach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastpath.compiler.fields import Term
+from fastpath.compiler.program import Act, Block, Effect, End, Op, Stage
+from fastpath.packets.schema import Hook, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a stage does to a packet.
+
+    ``rule`` None means that no filter table has decided here. ``path`` lists the rules and policies that counted, in
+    order; ``walked`` is the number of rules examined.
+    """
+
+    verdict: Verdict
+    hook: Hook
+    stage: str | None
+    rule: int | None
+    oif: int
+    effects: tuple[Effect, ...]
+    walked: int
+    path: tuple[int, ...]
+
+    @property
+    def fate(self) -> tuple[object, ...]:
+        """What of it can make a difference to the packet."""
+        return (self.verdict, self.hook, self.stage, self.oif, self.effects)
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """What happens if undecided rules match: ``rule`` is the first such rule on the plain path, ``hook`` where it
+    stands; ``alone`` says that no other undecided rule need match for it."""
+
+    rule: int
+    hook: Hook
+    alone: bool
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A place in a block; ``base`` is the key of the builtin chain that the walk is in, ``""`` outside of any."""
+
+    block: str
+    index: int
+    base: str
+
+
+@dataclass(slots=True)
+class Walk:
+    """A walk in progress."""
+
+    stack: tuple[Frame, ...]
+    effects: tuple[Effect, ...] = ()
+    oif: int = -1
+    rule: int | None = None
+    walked: int = 0
+    path: tuple[int, ...] = ()
+    done: Outcome | None = None
+
+    def copy(self) -> Walk:
+        return Walk(self.stack, self.effects, self.oif, self.rule, self.walked, self.path, self.done)
+
+
+EGRESS_HOOKS = (Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING)
+
+MAX_WALKS = 20_000
+"""Walks tried for one class of packets before the undecided rules on its way are given up as undecidable."""
+
+
+class Machine:
+    """A stage with numbered terms.
+
+    Attributes:
+        terms: every term, by number.
+        unknown: the set of terms that hold only perhaps.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.terms: list[Term] = []
+        self.op_of: list[int] = []
+        self.span: dict[str, tuple[int, int]] = {}
+        self.masks: dict[str, list[int]] = {}
+        self.firsts: dict[str, list[int]] = {}
+        self.counted: dict[str, list[int]] = {}
+        for key, block in stage.blocks.items():
+            start = len(self.terms)
+            masks = []
+            firsts, counted = self.firsts.setdefault(key, []), self.counted.setdefault(key, [0])
+            for index, op in enumerate(block.ops):
+                first = len(self.terms)
+                firsts.append(first)
+                counted.append(counted[-1] + op.counted)
+                self.terms.extend(op.condition)
+                self.op_of.extend([index] * len(op.condition))
+                masks.append((1 << len(self.terms)) - (1 << first))
+            self.span[key] = (start, len(self.terms))
+            self.masks[key] = masks
+        self.unknown = sum(1 << i for i, t in enumerate(self.terms) if t.unknown)
+
+    # ---------------------------------------------------------------------------------------------- what matters
+
+    def relevant(self, alive: int, sure: int) -> int:
+        """The alive terms that some walk can still reach, given that the `sure` ones among them hold."""
+        found: dict[str, tuple[int, bool, bool]] = {}
+
+        def walk(key: str) -> tuple[int, bool, bool]:
+            if key not in found:
+                found[key] = self._relevant_in(key, alive, sure, walk)
+            return found[key]
+
+        return walk(self.stage.root)[0]
+
+    def _relevant_in(self, key: str, alive: int, sure: int, walk: object) -> tuple[int, bool, bool]:
+        """-> (relevant terms, may end at its end or RETURN, may ACCEPT)"""
+        start, end = self.span[key]
+        block = self.stage.blocks[key]
+        here = (alive >> start) & ((1 << (end - start)) - 1)
+        sure_here = sure >> start
+        keep, falls, accepts = 0, False, False
+        masks = self.masks[key]
+        while here:
+            bit = here & -here
+            index = self.op_of[start + bit.bit_length() - 1]
+            of_op = (masks[index] >> start) & here
+            here ^= of_op
+            holds = of_op & sure_here
+            certain = bool(holds)
+            keep |= (holds & -holds) << start if certain else of_op << start
+            op = block.ops[index]
+            act = op.act
+            if act is Act.NEXT:
+                continue
+            if act is Act.ACCEPT:
+                accepts = True
+                stops = True
+            elif act is Act.RETURN:
+                falls = True
+                stops = True
+            elif act in (Act.JUMP, Act.GOTO, Act.CALL):
+                sub, sub_falls, sub_accepts = walk(op.chain)  # type: ignore[operator]
+                keep |= sub
+                if act is Act.JUMP:
+                    accepts |= sub_accepts
+                    stops = not sub_falls
+                elif act is Act.GOTO:
+                    accepts |= sub_accepts
+                    falls |= sub_falls
+                    stops = True
+                else:
+                    policy = self.stage.blocks[op.chain].policy
+                    stops = not (sub_accepts or (sub_falls and policy is Act.ACCEPT))
+            else:
+                stops = True
+            if certain and stops:
+                return keep, falls, accepts
+        return keep, True, accepts
+
+    # -------------------------------------------------------------------------------------------- what happens
+
+    def outcomes(self, alive: int) -> tuple[Outcome, tuple[Alternative, ...]]:
+        """What happens where exactly the `alive` terms hold (the unknown ones among them perhaps).
+
+        Returns:
+            The outcome if no undecided rule matches, and every different one that is possible otherwise.
+        """
+        certain = alive & ~self.unknown
+        perhaps = alive & self.unknown
+        forks: list[tuple[int, Hook, Walk]] = []
+        plain = self._run(Walk((Frame(self.stage.root, 0, ""),)), certain, perhaps, forks)
+        if not forks:
+            return plain, ()
+        alternatives: list[Alternative] = []
+        known = {plain.fate}
+        for rule, hook, walk in forks:
+            single = self._run(walk.copy(), certain, 0, [])
+            if single.fate not in known:
+                known.add(single.fate)
+                alternatives.append(Alternative(rule, hook, True, single))
+        seen: set[tuple[object, ...]] = set()
+        budget = MAX_WALKS
+        for rule, hook, walk in forks:
+            pending = [walk]
+            while pending and budget:
+                here = pending.pop()
+                state = (here.stack, here.effects, here.oif)
+                if state in seen:
+                    continue
+                seen.add(state)
+                budget -= 1
+                more: list[tuple[int, Hook, Walk]] = []
+                result = self._run(here.copy(), certain, perhaps, more)
+                pending.extend(w for _, _, w in more)
+                if result.fate not in known:
+                    known.add(result.fate)
+                    alternatives.append(Alternative(rule, hook, False, result))
+            if not budget:
+                given_up = Outcome(Verdict.UNDECIDED, hook, None, rule, -1, (), 0, ())
+                alternatives.append(Alternative(rule, hook, False, given_up))
+                break
+        return plain, tuple(alternatives)
+
+    def _run(self, walk: Walk, certain: int, perhaps: int, forks: list[tuple[int, Hook, Walk]]) -> Outcome:
+        """Walks to the end. Undecided rules do not match; the walk in which each does is added to `forks`."""
+        alive = certain | perhaps
+        while walk.done is None:
+            frame = walk.stack[-1]
+            block = self.stage.blocks[frame.block]
+            index = self._next(frame, alive)
+            counted = self.counted[frame.block]
+            if index < 0:
+                walk.walked += counted[-1] - counted[frame.index]
+                self._leave(walk, block)
+                continue
+            op = block.ops[index]
+            mask = self.masks[frame.block][index]
+            walk.walked += counted[index + 1] - counted[frame.index]
+            walk.stack = (*walk.stack[:-1], Frame(frame.block, index + 1, frame.base))
+            if mask & certain:
+                self._apply(walk, op, block)
+            elif mask & perhaps and (op.act is not Act.NEXT or op.effects):
+                matched = walk.copy()
+                self._apply(matched, op, block)
+                forks.append((op.ref, block.hook, matched))
+        return walk.done
+
+    def _next(self, frame: Frame, alive: int) -> int:
+        """The first op of a block from the frame's index on that has a term alive, or -1."""
+        firsts = self.firsts[frame.block]
+        if frame.index >= len(firsts):
+            return -1
+        first, end = firsts[frame.index], self.span[frame.block][1]
+        left = (alive >> first) & ((1 << (end - first)) - 1)
+        return self.op_of[first + (left & -left).bit_length() - 1] if left else -1
+
+    def _apply(self, walk: Walk, op: Op, block: Block) -> None:
+        """One op whose condition holds."""
+        if op.counted:
+            walk.path = (*walk.path, op.ref)
+        if op.effects:
+            walk.effects = (*walk.effects, *op.effects)
+        if op.oif is not None:
+            walk.oif = op.oif
+        match op.act:
+            case Act.NEXT:
+                return
+            case Act.ACCEPT:
+                self._accept(walk, op.ref)
+            case Act.DROP | Act.REJECT | Act.UNDECIDED:
+                verdict = {Act.DROP: Verdict.DROP, Act.REJECT: Verdict.REJECT}.get(op.act, Verdict.UNDECIDED)
+                self._end(walk, verdict, block.hook, op.ref)
+            case Act.RETURN:
+                self._leave(walk, block)
+            case Act.JUMP:
+                walk.stack = (*walk.stack, Frame(op.chain, 0, walk.stack[-1].base))
+            case Act.GOTO:
+                walk.stack = (*walk.stack[:-1], Frame(op.chain, 0, walk.stack[-1].base))
+            case Act.CALL:
+                walk.stack = (*walk.stack, Frame(op.chain, 0, op.chain))
+            case Act.END:
+                assert op.end is not None
+                if op.end.stage is None and op.end.verdict in (Verdict.DROP, Verdict.ICMP_ERROR):
+                    walk.rule = op.ref
+                self._finish(walk, op.end)
+
+    def _accept(self, walk: Walk, ref: int) -> None:
+        """ACCEPT: back behind the CALL of the builtin chain that the walk is in."""
+        base = walk.stack[-1].base
+        if base and self.stage.blocks[base].decides:
+            walk.rule = ref
+        while walk.stack[-1].base == base and base:
+            walk.stack = walk.stack[:-1]
+
+    def _leave(self, walk: Walk, block: Block) -> None:
+        """The end of a chain, or RETURN: back to the caller, or a builtin chain's policy."""
+        frame = walk.stack[-1]
+        base = frame.base
+        outside = len(walk.stack) < 2 or walk.stack[-2].base != base
+        if not base or not outside:
+            walk.stack = walk.stack[:-1]
+            return
+        root = self.stage.blocks[base]
+        if root.policy_ref >= 0:
+            walk.path = (*walk.path, root.policy_ref)
+        if root.policy is Act.ACCEPT:
+            self._accept(walk, root.policy_ref)
+        elif root.policy is Act.RETURN:
+            self._end(walk, Verdict.RETURN, root.hook, -1)
+        else:
+            self._end(walk, Verdict.DROP, root.hook, root.policy_ref)
+
+    def _end(self, walk: Walk, verdict: Verdict, hook: Hook, rule: int) -> None:
+        walk.rule = rule
+        self._finish(walk, End(verdict, hook))
+
+    def _finish(self, walk: Walk, end: End) -> None:
+        kept = walk.oif
+        if end.stage is None and (end.hook not in EGRESS_HOOKS or end.verdict is Verdict.UNDECIDED):
+            kept = -1
+        walk.done = Outcome(
+            end.verdict, end.hook, end.stage, walk.rule, kept, walk.effects, walk.walked, walk.path
+        )

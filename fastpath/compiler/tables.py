@@ -1,0 +1,518 @@
+"""The compiled form of a host: flat arrays, and how they are made, saved and loaded.
+
+:func:`compile_tables` runs the whole compilation: ways, stages, partitions, one structure for each stage, packing.
+The arrays are those of ``kernels.evaluate.Tables``; beside them stands what turns record numbers back into rules.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastpath.compiler import classes, diagram
+from fastpath.compiler.classes import Partition
+from fastpath.compiler.config import Config
+from fastpath.compiler.fields import BASES, Field
+from fastpath.compiler.flow import MUTATES, Builder, conntrack_in_use
+from fastpath.compiler.machine import Alternative, Machine, Outcome
+from fastpath.compiler.program import Act, Effect, Stage
+from fastpath.compiler.stages import stages_of_chain, stages_of_host
+from fastpath.errors import CompileError
+from fastpath.host.model import Host
+from fastpath.kernels import codes
+from fastpath.packets.schema import LOCAL
+
+VERSION = 1
+"""Format of saved tables; raised with every change of a layout or of a code."""
+
+LABEL = "fastpath tables"
+
+BASE_NUMBER = {name: i for i, name in enumerate(BASES) if name != "touched"} | {"touched": 24}
+EXTRA_BASE = 25
+K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT = range(4)
+FIELD_COLUMNS, STAGE_COLUMNS, BLOCK_COLUMNS, OP_COLUMNS = 16, 8, 6, 12
+MAX_PARTS = 5
+ACT_NUMBER = {act: i for i, act in enumerate(
+    (Act.NEXT, Act.ACCEPT, Act.DROP, Act.REJECT, Act.RETURN, Act.JUMP, Act.GOTO, Act.CALL, Act.END, Act.UNDECIDED)
+)}
+MAX_DEPTH = 250
+CONNECTION = frozenset({"ctstate", "ctdir", "ctstatus", "ctorigdst", "ctorigdstport"})
+DETAILS = CONNECTION - {"ctstate"}
+
+
+@dataclass
+class Compiled:
+    """Tables of one way of a host.
+
+    Attributes:
+        arrays: the kernel's arrays, by their name in ``kernels.evaluate.Tables``.
+        stages: names of the stages, in the kernel's order.
+        structures: ``diagram`` or ``linear`` for each stage.
+        interfaces: id -> interface name (``InterfaceTable.names``), with ``known`` real ones and wildcard prefixes.
+        extras: names of the callers' boolean columns that are read, in the kernel's order.
+        columns: names of the packet columns that the kernel reads.
+        path_start, path_rules: rules and policies counted by record i: ``path_rules[path_start[i]:path_start[i+1]]``.
+        record_stage: stage of every record.
+    """
+
+    arrays: dict[str, npt.NDArray[Any]]
+    stages: tuple[str, ...]
+    structures: tuple[str, ...]
+    interfaces: tuple[str, ...]
+    known: int
+    prefixes: tuple[str, ...]
+    extras: tuple[str, ...]
+    columns: frozenset[str]
+    path_start: npt.NDArray[np.int64]
+    path_rules: npt.NDArray[np.int32]
+    record_stage: npt.NDArray[np.int32]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all tables, in bytes."""
+        rest = self.path_start.nbytes + self.path_rules.nbytes + self.record_stage.nbytes
+        return sum(a.nbytes for a in self.arrays.values()) + rest
+
+
+@dataclass
+class _Packer:
+    """Collects the flat arrays."""
+
+    conntrack_loose: bool
+    fields: list[list[int]] = field(default_factory=list)
+    maps: list[npt.NDArray[np.uint16]] = field(default_factory=list)
+    maps_size: int = 0
+    trie: list[npt.NDArray[np.uint32]] = field(default_factory=list)
+    trie_size: int = 0
+    bounds: list[int] = field(default_factory=list)
+    stages: list[list[int]] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
+    rows: list[npt.NDArray[np.uint32]] = field(default_factory=list)
+    rows_size: int = 0
+    records: list[list[int]] = field(default_factory=list)
+    record_stage: list[int] = field(default_factory=list)
+    paths: list[tuple[int, ...]] = field(default_factory=list)
+    effects: list[list[int]] = field(default_factory=list)
+    effect_at: dict[tuple[Effect, ...], int] = field(default_factory=dict)
+    pool: dict[int, int] = field(default_factory=dict)
+    alternatives: list[list[int]] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list)
+    ops: list[list[int]] = field(default_factory=list)
+    terms: list[list[int]] = field(default_factory=list)
+    tests: list[list[int]] = field(default_factory=list)
+    sets: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    sets_size: int = 0
+    set_at: dict[tuple[int, object], int] = field(default_factory=dict)
+
+    def add_map(self, table: npt.NDArray[np.uint16]) -> int:
+        at = self.maps_size
+        self.maps.append(table)
+        self.maps_size += len(table)
+        return at
+
+    def add_trie(self, table: npt.NDArray[np.uint32]) -> int:
+        at = self.trie_size
+        self.trie.append(table)
+        self.trie_size += len(table)
+        return at
+
+    def add_field(self, found: Partition, interfaces: int, extras: Sequence[str]) -> None:
+        f = found.field
+        row = [0] * FIELD_COLUMNS
+        row[1] = f.mask
+        if f.base.startswith("extra:"):
+            row[0], row[2] = EXTRA_BASE, K_DIRECT
+            row[3] = self.add_map(classes.direct_table(found, 2))
+            row[5] = extras.index(f.base[6:])
+        else:
+            row[0] = BASE_NUMBER[f.base]
+            if f.bits <= 16:
+                size = interfaces if f.base in ("iif", "oif") else 1 << f.bits
+                row[2], row[3] = K_DIRECT, self.add_map(classes.direct_table(found, size))
+            elif f.bits == 32:
+                row[2], row[3] = K_TRIE, self.add_trie(classes.trie_table(found))
+            else:
+                row[2], row[3], row[4] = K_SEARCH, len(self.bounds), len(found.starts)
+                self.bounds.extend(found.starts)
+                row[5] = self.add_trie(found.class_of.astype(np.uint32))
+        self.fields.append(row)
+
+    def add_product(self, slots: Sequence[int], strides: Sequence[int], table: npt.NDArray[np.uint16]) -> None:
+        row = [0] * FIELD_COLUMNS
+        row[2], row[3], row[4] = K_PRODUCT, self.add_map(table), len(slots)
+        for i, (slot, stride) in enumerate(zip(slots, strides, strict=True)):
+            row[6 + 2 * i], row[7 + 2 * i] = slot, stride
+        self.fields.append(row)
+
+    def add_effects(self, effects: tuple[Effect, ...]) -> int:
+        if effects not in self.effect_at:
+            self.effect_at[effects] = len(self.effects)
+            for e in effects:
+                a = e.a
+                if e.code in (codes.DST_ADDR, codes.SRC_ADDR):
+                    a = self.pool.setdefault(e.a, len(self.pool))
+                self.effects.append([e.code, a, e.b, e.c])
+        return self.effect_at[effects]
+
+
+def _fast_dnat(
+    effects: tuple[Effect, ...], partitions: Mapping[Field, Partition], packer: _Packer
+) -> tuple[int, int, int, int] | None:
+    """(pool index, class, port, class) where the effects are one constant DNAT and nothing else sees it."""
+    names = {f.base for f in partitions}
+    status = "ctstatus" in names
+    kinds = [e.code for e in effects if status or e.code != codes.STATUS_DST]
+    if kinds not in ([codes.DST_ADDR], [codes.DST_ADDR, codes.DST_PORT]):
+        return None
+    if any(f.base in ("dst", "dport") and f.mask != -1 for f in partitions):
+        return None
+    address = effects[0].a
+    port = effects[1].a if len(kinds) == 2 else -1
+    of_dst, of_port = partitions.get(Field("dst")), partitions.get(Field("dport"))
+    return (
+        packer.pool.setdefault(address, len(packer.pool)),
+        of_dst.class_of_value(address) if of_dst is not None else -1,
+        port,
+        of_port.class_of_value(port) if of_port is not None and port >= 0 else -1,
+    )
+
+
+def _add_records(
+    packer: _Packer,
+    leaves: Sequence[tuple[Outcome, tuple[Alternative, ...]]],
+    stage: int,
+    stage_index: Mapping[str, int],
+    partitions: Mapping[Field, Partition],
+) -> int:
+    """Packs the leaves of a diagram -> number of the first record."""
+    start = len(packer.records)
+
+    def record(o: Outcome) -> list[int]:
+        row = [0] * codes.R_COLUMNS
+        row[codes.R_NEXT] = codes.FINAL if o.stage is None else stage_index[o.stage]
+        row[codes.R_VERDICT], row[codes.R_HOOK] = int(o.verdict), int(o.hook)
+        row[codes.R_RULE] = codes.KEEP_RULE if o.rule is None else o.rule
+        row[codes.R_OIF], row[codes.R_WALKED] = o.oif, o.walked
+        if o.effects:
+            row[codes.R_EFFECT], row[codes.R_EFFECTS] = packer.add_effects(o.effects), len(o.effects)
+            fast = _fast_dnat(o.effects, partitions, packer)
+            if fast is not None:
+                row[codes.R_FAST] = 1
+                row[codes.R_DST:codes.R_DPORT_CLASS + 1] = fast
+            elif o.stage is None and [e.code for e in o.effects] == [codes.SRC_ADDR, codes.STATUS_SRC]:
+                row[codes.R_FAST] = 2
+                row[codes.R_DST] = packer.pool.setdefault(o.effects[0].a, len(packer.pool))
+        packer.paths.append(o.path)
+        packer.record_stage.append(stage)
+        return row
+
+    packer.records.extend(record(o) for o, _ in leaves)
+    for i, (_, alternatives) in enumerate(leaves):
+        row = packer.records[start + i]
+        row[codes.R_ALT], row[codes.R_ALTS] = len(packer.alternatives), len(alternatives)
+        row[codes.R_ALONE] = sum(a.alone for a in alternatives)
+        for a in alternatives:
+            packer.alternatives.append([len(packer.records), a.rule, int(a.hook), int(a.alone)])
+            packer.records.append(record(a.outcome))
+    return start
+
+
+def _depth(stage: Stage) -> int:
+    found: dict[str, int] = {}
+
+    def depth(key: str) -> int:
+        if key not in found:
+            found[key] = 0
+            below = [depth(op.chain) for op in stage.blocks[key].ops if op.chain]
+            found[key] = 1 + max(below, default=0)
+        return found[key]
+
+    return depth(stage.root)
+
+
+def _add_linear(
+    packer: _Packer,
+    stage: Stage,
+    stage_index: Mapping[str, int],
+    partitions: Mapping[Field, Partition],
+    slots: Mapping[Field, int],
+) -> int:
+    """Packs a stage for the linear walk -> number of its root block."""
+    if _depth(stage) > MAX_DEPTH:
+        raise CompileError(f"chains nest deeper than {MAX_DEPTH} jumps, which no kernel allows either")
+    first = len(packer.blocks)
+    number = {key: first + i for i, key in enumerate(stage.blocks)}
+    for block in stage.blocks.values():
+        start = len(packer.ops)
+        for op in block.ops:
+            term_at = len(packer.terms)
+            for term in op.condition:
+                packer.terms.append([len(packer.tests), len(term.tests), int(term.unknown)])
+                for f, values in term.tests:
+                    key = (slots[f], values)
+                    if key not in packer.set_at:
+                        packer.set_at[key] = packer.sets_size
+                        members = partitions[f].members(values).astype(np.uint8)
+                        packer.sets.append(members)
+                        packer.sets_size += len(members)
+                    packer.tests.append([slots[f], packer.set_at[key]])
+            end = op.end
+            packer.ops.append([
+                term_at, len(op.condition), ACT_NUMBER[op.act], number.get(op.chain, -1), op.ref, int(op.counted),
+                packer.add_effects(op.effects) if op.effects else 0, len(op.effects),
+                stage_index[end.stage] if end is not None and end.stage is not None else codes.FINAL,
+                int(end.verdict) if end is not None else 0, int(end.hook) if end is not None else 0,
+                -1 if op.oif is None else op.oif,
+            ])
+        policy = -1 if block.policy is None else ACT_NUMBER[block.policy]
+        packer.blocks.append(
+            [start, len(packer.ops), policy, block.policy_ref, int(block.hook), int(block.decides)]
+        )
+    return number[stage.root]
+
+
+def _merge(
+    machines: Sequence[Machine], partitions: Mapping[Field, Partition], fixed: Sequence[Field]
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
+    """Classes of the product of small fields -> (class of every combination, one combination of every class)."""
+    combinations = np.array(list(product(*(range(partitions[f].count) for f in fixed))), np.int64)
+    signature: list[npt.NDArray[np.uint8]] = []
+    for machine in machines:
+        n = len(machine.terms)
+        holds = np.ones((len(combinations), n), bool)
+        for which, f in enumerate(fixed):
+            table = np.ones((partitions[f].count, n), bool)
+            for t, term in enumerate(machine.terms):
+                values = term.values(f)
+                if values is not None:
+                    table[:, t] = partitions[f].members(values)
+            holds &= table[combinations[:, which]]
+        signature.append(np.packbits(holds, axis=1))
+    _, first, class_of = np.unique(np.concatenate(signature, axis=1), axis=0, return_index=True, return_inverse=True)
+    return class_of.reshape(-1).astype(np.uint16), combinations[first]
+
+
+def _pick_fixed(
+    partitions: Mapping[Field, Partition], changing: frozenset[str], used: Mapping[Field, int], limit: int
+) -> list[Field]:
+    """Small fields that no effect changes, to be looked up as one; none where there is but one."""
+    small = sorted(
+        (f for f in used if f.base not in changing and partitions[f].count <= 256 and f.base != "dst"),
+        key=lambda f: (partitions[f].count, f),
+    )
+    chosen: list[Field] = []
+    size = 1
+    for f in small:
+        if len(chosen) < MAX_PARTS and size * partitions[f].count <= limit:
+            chosen.append(f)
+            size *= partitions[f].count
+    return chosen if len(chosen) > 1 else []
+
+
+def compile_tables(
+    host: Host,
+    *,
+    table: str | None,
+    chain: str | None,
+    assume: Mapping[str | int, str],
+    given_oif: bool,
+    config: Config,
+    progress: Callable[[str, float], None] | None = None,
+) -> Compiled:
+    """Compiles one way of a host (routing decides the egress interface, or packets bring it)."""
+    builder = Builder(host, assume, given_oif, conntrack_in_use(host))
+    if table is not None and chain is not None:
+        stages = stages_of_chain(builder, table, chain)
+    else:
+        stages = stages_of_host(builder)
+    machines = [Machine(stage) for stage in stages]
+    wanted: dict[Field, dict[object, None]] = {}
+    for machine in machines:
+        for term in machine.terms:
+            for f, values in term.tests:
+                wanted.setdefault(f, {})[values] = None
+    partitions = {f: classes.partition(f, sets) for f, sets in sorted(wanted.items())}  # type: ignore[arg-type]
+    slots = {f: i for i, f in enumerate(partitions)}
+    extras = tuple(sorted(f.base[6:] for f in partitions if f.base.startswith("extra:")))
+    packer = _Packer(conntrack_loose=bool(host.sysctl("net.netfilter.nf_conntrack_tcp_loose", 1)))
+    for found in partitions.values():
+        packer.add_field(found, len(builder.interfaces.names), extras)
+
+    changing = frozenset(
+        base for s in stages for b in s.blocks.values() for op in b.ops for e in op.effects
+        for base in MUTATES.get(e.code, ())
+    )
+    for_diagrams = [m for m in machines if not (m.stage.linear or config.linear)]
+    used: dict[Field, int] = {}
+    for machine in for_diagrams:
+        for f in {f for term in machine.terms for f, _ in term.tests}:
+            used[f] = used.get(f, 0) + 1
+    fixed = _pick_fixed(partitions, changing, used, config.max_product) if for_diagrams else []
+    merged: diagram.Level | None = None
+    if fixed:
+        class_of, members = _merge(for_diagrams, partitions, fixed)
+        counts = [partitions[f].count for f in fixed]
+        strides = [int(np.prod(counts[i + 1:], dtype=np.int64)) for i in range(len(counts))]
+        merged = diagram.Level(len(packer.fields), tuple(fixed), members)
+        packer.add_product([slots[f] for f in fixed], strides, class_of)
+
+    stage_index = {s.name: i for i, s in enumerate(stages)}
+    structures: list[str] = []
+    for index, machine in enumerate(machines):
+        row = [0] * STAGE_COLUMNS
+        built = None
+        if not (machine.stage.linear or config.linear):
+            built = _diagram(machine, merged, partitions, slots, config, progress)
+        if built is not None:
+            structures.append("diagram")
+            row[1], row[2] = len(packer.levels), len(built.levels)
+            packer.levels.extend(built.levels)
+            row[3], row[4] = packer.rows_size, built.root
+            packer.rows.append(built.rows)
+            packer.rows_size += len(built.rows)
+            row[5] = _add_records(packer, built.leaves, index, stage_index, partitions)
+        else:
+            structures.append("linear")
+            row[0] = 1
+            row[6] = _add_linear(packer, machine.stage, stage_index, partitions, slots)
+        packer.stages.append(row)
+    return _finish(packer, builder, stages, structures, partitions, slots, extras)
+
+
+def _diagram(
+    machine: Machine,
+    merged: diagram.Level | None,
+    partitions: dict[Field, Partition],
+    slots: Mapping[Field, int],
+    config: Config,
+    progress: Callable[[str, float], None] | None,
+) -> diagram.Diagram | None:
+    """The smallest diagram among a few orders of the fields, or None where all are too large."""
+    weight: dict[Field, int] = {}
+    for term in machine.terms:
+        for f, _ in term.tests:
+            weight[f] = weight.get(f, 0) + 1
+    alone = [f for f in weight if merged is None or f not in merged.fields]
+    plain = {
+        f: diagram.Level(slots[f], (f,), np.arange(partitions[f].count, dtype=np.int64)[:, None]) for f in alone
+    }
+    first = [plain[f] for f in alone if f == Field("dst")]
+    rest = [plain[f] for f in sorted(alone, key=lambda f: (-weight[f], f)) if f != Field("dst")]
+    middle = [merged] if merged is not None else []
+    best: diagram.Diagram | None = None
+    for order in ([*first, *middle, *rest], [*middle, *first, *rest]):
+        limit = config.max_words if best is None else len(best.rows)
+        try:
+            found = diagram.build(
+                machine, order, partitions, max_words=limit, max_nodes=config.max_nodes, progress=progress
+            )
+        except diagram.TooLargeError:
+            continue
+        if best is None or len(found.rows) < len(best.rows):
+            best = found
+        if len(best.rows) < config.max_words // 8:
+            break
+    return best
+
+
+def _finish(
+    packer: _Packer,
+    builder: Builder,
+    stages: Sequence[Stage],
+    structures: Sequence[str],
+    partitions: Mapping[Field, Partition],
+    slots: Mapping[Field, int],
+    extras: tuple[str, ...],
+) -> Compiled:
+    bases = {f.base for f in partitions}
+    changed = {e[0] for e in packer.effects}
+    if bases & CONNECTION or codes.NOTRACK in changed or changed & {codes.CONNMARK, codes.MARK_RESTORE, codes.MARK_SAVE}:
+        bases |= {"ctstate"}
+    if changed & {codes.MARK_RESTORE, codes.MARK_SAVE, codes.CONNMARK}:
+        bases |= {"connmark"}
+    if changed & {codes.TTL_ADD, codes.TTL_SUB, codes.TTL_SET}:
+        bases |= {"ttl"}
+    if changed & {codes.TOS, codes.TOUCH}:
+        bases |= {"tos"}
+    if bases & DETAILS:
+        bases |= DETAILS
+    need = sum(1 << BASE_NUMBER[b] for b in bases if b in BASE_NUMBER)
+    columns = {"iif", "src", "dst", "proto", "sport", "dport", "mark"}
+    columns |= {b for b in bases if b in BASES} - {"icmp", "ctstate", "touched"}
+    if "icmp" in bases:
+        columns |= {"icmp_type", "icmp_code"}
+    if "ctstate" in bases:
+        columns |= {"state", "tcp_flags", "icmp_type"}
+    if bases & DETAILS:
+        columns |= {"icmp_code", *DETAILS}
+    local = next((i for i, s in enumerate(stages) if s.name == "local"), 0)
+    interfaces = builder.interfaces
+    params = [
+        interfaces.id(LOCAL), local, need, int(packer.conntrack_loose),
+        slots.get(Field("dst"), 0), slots.get(Field("dport"), 0),
+    ]
+
+    def table(rows: Sequence[Sequence[int]], width: int, dtype: type[np.generic]) -> npt.NDArray[Any]:
+        return np.array(rows, dtype).reshape(-1, width) if rows else np.zeros((1, width), dtype)
+
+    def flat(parts: Sequence[npt.NDArray[Any]], dtype: type[np.generic]) -> npt.NDArray[Any]:
+        return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(1, dtype)
+
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "params": np.array(params, np.int64),
+        "fields": np.array(packer.fields, np.int64).reshape(-1, FIELD_COLUMNS),
+        "maps": flat(packer.maps, np.uint16),
+        "trie": flat(packer.trie, np.uint32),
+        "bounds": np.array(packer.bounds or [0], np.uint64),
+        "stages": table(packer.stages, STAGE_COLUMNS, np.int64),
+        "levels": np.array(packer.levels or [0], np.int64),
+        "rows": flat(packer.rows, np.uint32),
+        "records": table(packer.records, codes.R_COLUMNS, np.int32),
+        "effects": table(packer.effects, 4, np.int64),
+        "pool": np.array(list(packer.pool) or [0], np.uint32)[:, None].copy(),
+        "alternatives": table(packer.alternatives, 4, np.int32),
+        "blocks": table(packer.blocks, BLOCK_COLUMNS, np.int64),
+        "ops": table(packer.ops, OP_COLUMNS, np.int64),
+        "terms": table(packer.terms, 3, np.int64),
+        "tests": table(packer.tests, 2, np.int64),
+        "sets": flat(packer.sets, np.uint8),
+    }
+    lengths = [len(p) for p in packer.paths]
+    return Compiled(
+        arrays, tuple(s.name for s in stages), tuple(structures), interfaces.names, interfaces.known,
+        interfaces.prefixes, extras, frozenset(columns),
+        np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
+        np.array([r for p in packer.paths for r in p], np.int32),
+        np.array(packer.record_stage, np.int32),
+    )
+
+
+META = ("stages", "structures", "interfaces", "known", "prefixes", "extras")
+EXTRA_ARRAYS = ("path_start", "path_rules", "record_stage")
+
+
+def to_arrays(compiled: Compiled, prefix: str) -> dict[str, npt.NDArray[Any]]:
+    """Everything of a compiled way as arrays whose names begin with `prefix`."""
+    out = {f"{prefix}{name}": array for name, array in compiled.arrays.items()}
+    out |= {f"{prefix}+{name}": getattr(compiled, name) for name in EXTRA_ARRAYS}
+    meta: dict[str, Any] = {name: getattr(compiled, name) for name in META} | {"columns": sorted(compiled.columns)}
+    out[f"{prefix}meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    return out
+
+
+def from_arrays(archive: Mapping[str, npt.NDArray[Any]], prefix: str) -> Compiled:
+    """The inverse of :func:`to_arrays`."""
+    meta = json.loads(bytes(archive[f"{prefix}meta"]))
+    names = [n[len(prefix):] for n in archive if n.startswith(prefix)]
+    arrays = {n: archive[prefix + n] for n in names if n != "meta" and not n.startswith("+")}
+    extra = {n: archive[f"{prefix}+{n}"] for n in EXTRA_ARRAYS}
+    return Compiled(
+        arrays, tuple(meta["stages"]), tuple(meta["structures"]), tuple(meta["interfaces"]), meta["known"],
+        tuple(meta["prefixes"]), tuple(meta["extras"]), frozenset(meta["columns"]), **extra,
+    )

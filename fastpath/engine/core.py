@@ -1,0 +1,265 @@
+"""The compiled engine: a host's tables, and what runs packets through them.
+
+``compile`` makes an :class:`Engine`; ``Engine.evaluate`` cuts packets into chunks, runs the kernel over them on a pool
+of threads (it holds no lock), and tries the choices of undecided rules where there are any. Packets that bring their
+egress interface run through tables of their own, compiled when they are first needed.
+
+Safe direction of error: what cannot be told is UNDECIDED and names a rule.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastpath.compiler import tables as compiler_tables
+from fastpath.compiler.config import Config
+from fastpath.compiler.tables import Compiled, compile_tables
+from fastpath.engine.runner import Array, Run, Runner, along_paths
+from fastpath.engine.undecided import Chooser, may_be_undecided
+from fastpath.errors import CompileError, PacketError
+from fastpath.host.model import Host
+from fastpath.packets.batch import PacketBatch
+from fastpath.packets.result import Result
+from fastpath.packets.schema import RESULT_COLUMNS, Verdict
+from fastpath.ruleset.model import RuleRef
+
+if TYPE_CHECKING:
+    from fastpath.packets.packet import Packet
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Engine:
+    """A compiled host.
+
+    Attributes:
+        host: what was compiled; None for an engine that was loaded from a file.
+        rules: every rule and policy by id.
+        compile_seconds: how long the compilation took.
+        assume: what was assumed of undecided matches.
+        table, chain: the one chain that is evaluated alone, None for the whole path.
+    """
+
+    host: Host | None
+    rules: tuple[RuleRef, ...]
+    complete: bool
+    routed: Compiled | None
+    given: Compiled | None
+    config: Config = field(default_factory=Config)
+    assume: Mapping[str | int, str] = field(default_factory=dict)
+    table: str | None = None
+    chain: str | None = None
+    compile_seconds: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tables compiled so far, in bytes."""
+        return sum(c.nbytes for c in (self.routed, self.given) if c is not None)
+
+    @property
+    def structures(self) -> dict[str, str]:
+        """Structure chosen for each stage of the way: ``diagram`` or ``linear``."""
+        found = self.routed or self.given
+        return dict(zip(found.stages, found.structures, strict=True)) if found is not None else {}
+
+    def _compiled(self, given_oif: bool) -> Compiled:
+        with self._lock:
+            found = self.given if given_oif else self.routed
+            if found is None:
+                if self.host is None:
+                    raise CompileError("the saved engine holds no tables for packets with an oif column: compile the "
+                                       "host and evaluate such packets once before saving")
+                found = compile_tables(
+                    self.host, table=self.table, chain=self.chain, assume=self.assume, given_oif=given_oif,
+                    config=self.config,
+                )
+                if given_oif:
+                    self.given = found
+                else:
+                    self.routed = found
+            return found
+
+    # ------------------------------------------------------------------------------------------------ evaluation
+
+    def evaluate(
+        self, packets: PacketBatch, *, threads: int | None = None, progress: Progress | None = None
+    ) -> Result:
+        """The fate of every packet.
+
+        Args:
+            packets: any number of packets.
+            threads: worker threads, by default one for each processor.
+            progress: called with (packets done, packets in all) after each chunk.
+
+        Raises:
+            PacketError: packets without an egress interface on a host whose routes are not known, or without a
+                boolean column that was assumed.
+        """
+        n = len(packets)
+        interfaces = list(packets.interfaces)
+        parts: list[tuple[Compiled, Array | None]] = []
+        given = packets.column("oif") >= 0 if packets.has("oif") else np.zeros(0, bool)
+        if not self.complete and not (packets.has("oif") and bool(given.all())) and not self._needs_no_route() and n:
+            raise PacketError("the host's routes are not known: give the packets an oif column (an interface name, or "
+                              "local for what is delivered to the host)")
+        if not packets.has("oif") or not given.any():
+            parts.append((self._compiled(False), None))
+        elif given.all():
+            parts.append((self._compiled(True), None))
+        else:
+            parts.append((self._compiled(False), np.flatnonzero(~given)))
+            parts.append((self._compiled(True), np.flatnonzero(given)))
+        columns = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS} if len(parts) > 1 else {}
+        rule_packets = np.zeros(len(self.rules), np.int64)
+        rule_bytes = np.zeros(len(self.rules), np.int64)
+        done = 0
+        for compiled, rows in parts:
+            here = packets if rows is None else packets.take(rows)
+
+            def report(now: int, before: int = done) -> None:
+                if progress is not None:
+                    progress(before + now, n)
+
+            found = self._evaluate_part(compiled, here, interfaces, threads, report)
+            done += len(here)
+            rule_packets += found.rule_packets
+            rule_bytes += found.rule_bytes
+            if rows is None:
+                columns = found.columns
+            else:
+                for name, values in found.columns.items():
+                    columns[name][rows] = values
+        return Result(columns, tuple(interfaces), self.rules, rule_packets, rule_bytes)
+
+    def _needs_no_route(self) -> bool:
+        return self.chain in ("PREROUTING", "INPUT")
+
+    def _evaluate_part(
+        self, compiled: Compiled, packets: PacketBatch, interfaces: list[str], threads: int | None,
+        report: Callable[[int], None],
+    ) -> Run:
+        undecided = may_be_undecided(compiled)
+        run = Runner(compiled, packets, interfaces, len(self.rules)).run(threads, report, trying=undecided)
+        if undecided and len(packets):
+            Chooser(compiled, packets, interfaces, run, len(self.rules), threads).run()
+        lost = np.flatnonzero(run.columns["verdict"] == Verdict.UNDECIDED)
+        if len(lost):
+            for name in ("src", "dst", "sport", "dport", "mark"):
+                run.columns[name][lost] = packets.column(name)[lost]
+            run.columns["oif"][lost] = -1
+            run.columns["flags"][lost] = 0
+        counts = along_paths(compiled, run.record_packets, len(self.rules))
+        run.rule_packets = run.rule_packets + counts
+        if packets.constant("length") is not None:
+            run.rule_bytes = run.rule_packets * (packets.constant("length") or 0)
+        else:
+            run.rule_bytes = run.rule_bytes + along_paths(compiled, run.record_bytes, len(self.rules))
+        return run
+
+    # ----------------------------------------------------------------------------------------------- around it
+
+    def explain(self, packet: Packet) -> Any:
+        """Hook by hook what happens to a packet (see :func:`fastpath.analysis.explain.explain`).
+
+        Raises:
+            CompileError: the engine was loaded from a file and has no host.
+        """
+        from fastpath.analysis.explain import explain
+
+        if self.host is None:
+            raise CompileError("a loaded engine has no rules to explain with: compile the host")
+        return explain(self.host, packet, assume=dict(self.assume), table=self.table, chain=self.chain)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the tables to a file that :func:`load_engine` reads."""
+        meta = {
+            "label": compiler_tables.LABEL, "version": compiler_tables.VERSION, "complete": self.complete,
+            "table": self.table, "chain": self.chain, "assume": list(self.assume.items()),
+            "compile_seconds": self.compile_seconds,
+            "rules": [[r.table, r.chain, r.number, r.text] for r in self.rules],
+        }
+        arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
+        for prefix, compiled in (("routed.", self.routed), ("given.", self.given)):
+            if compiled is not None:
+                arrays |= compiler_tables.to_arrays(compiled, prefix)
+        with open(path, "wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_engine(path: str | Path) -> Engine:
+    """An engine that :meth:`Engine.save` wrote. It evaluates; it cannot explain or be compiled further.
+
+    Raises:
+        CompileError: no such file, not an engine, or one of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        meta = json.loads(bytes(arrays["meta"]))
+        label, version = meta["label"], meta["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CompileError(f"{path} is no saved engine: {error}") from error
+    except Exception as error:  # zipfile and zlib have exceptions of their own for broken archives
+        raise CompileError(f"{path} is no saved engine: {error}") from error
+    if label != compiler_tables.LABEL or version != compiler_tables.VERSION:
+        raise CompileError(f"{path} has tables of version {version}, this fastpath reads version "
+                           f"{compiler_tables.VERSION}: compile the host again")
+    ways = {
+        prefix: compiler_tables.from_arrays(arrays, prefix)
+        for prefix in ("routed.", "given.") if f"{prefix}meta" in arrays
+    }
+    return Engine(
+        None, tuple(RuleRef(i, *r) for i, r in enumerate(meta["rules"])), meta["complete"],
+        ways.get("routed."), ways.get("given."), table=meta["table"], chain=meta["chain"],
+        assume={k: v for k, v in meta["assume"]}, compile_seconds=meta["compile_seconds"],
+    )
+
+
+def compile(  # noqa: A001 (the public name, as in re.compile)
+    host: Host,
+    *,
+    table: str | None = None,
+    chain: str | None = None,
+    assume: Mapping[str | int, str] | None = None,
+    config: Config | None = None,
+) -> Engine:
+    """Compiles a host into decision tables.
+
+    Args:
+        host: rules and surroundings.
+        table, chain: evaluate this one chain alone instead of the whole path.
+        assume: what to assume of undecided matches: module name or rule id -> ``match``, ``no-match`` or
+            ``column:NAME`` (a boolean column of the packets).
+        config: size limits.
+
+    Raises:
+        CompileError: no such chain, or an assumption that is none of the three.
+    """
+    started = time.perf_counter()
+    if (table is None) != (chain is None):
+        raise CompileError("a chain alone needs both its table and its name")
+    if table is not None and chain is not None:
+        found = host.ruleset.table(table)
+        if found is None or found.chain(chain) is None:
+            raise CompileError(f"there is no chain {chain} in table {table}")
+    checked: dict[str | int, str] = {}
+    for key, how in (assume or {}).items():
+        if how not in ("match", "no-match") and not how.startswith("column:"):
+            raise CompileError(f"cannot assume {how!r} of {key}: say match, no-match or column:NAME")
+        checked[key] = how
+    engine = Engine(
+        host, host.ruleset.refs(), host.complete, None, None, config or Config(), checked, table, chain
+    )
+    engine._compiled(given_oif=not host.complete and chain not in ("PREROUTING", "INPUT"))
+    engine.compile_seconds = time.perf_counter() - started
+    return engine

@@ -1,0 +1,182 @@
+"""One pass of the kernel over a batch of packets: chunks, threads, columns as the kernel wants them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastpath.compiler.interfaces import InterfaceTable
+from fastpath.compiler.tables import Compiled
+from fastpath.errors import PacketError
+from fastpath.packets.batch import PacketBatch
+from fastpath.packets.schema import PACKET_COLUMNS, RESULT_COLUMNS
+
+Array = npt.NDArray[Any]
+
+CHUNK = 1 << 16
+"""Packets that one call of the kernel works through."""
+
+DTYPES = {c.name: np.dtype(c.dtype) for c in (*PACKET_COLUMNS, *RESULT_COLUMNS)}
+
+
+@dataclass
+class Run:
+    """Columns and counts of one pass over packets.
+
+    ``choices`` and what follows only where undecided rules are tried: for each stage and packet the number of choices
+    that take one undecided rule (low 16 bits) and of all (high bits), and the rule that was forced to match, -1 if none.
+    """
+
+    columns: dict[str, Array]
+    record_packets: Array
+    record_bytes: Array
+    rule_packets: Array
+    rule_bytes: Array
+    choices: Array
+    forced_rule: Array
+    forced_hook: Array
+
+
+def along_paths(compiled: Compiled, counts: Array, rules: int) -> Array:
+    """Counts by record -> counts by rule: each record's count goes to every rule on its path; int64."""
+    lengths = np.diff(compiled.path_start)
+    spread = np.repeat(counts[:len(lengths)].astype(np.float64), lengths)
+    return np.bincount(compiled.path_rules, weights=spread, minlength=rules).astype(np.int64)
+
+
+class Runner:
+    """One pass of the kernel over a batch."""
+
+    def __init__(self, compiled: Compiled, packets: PacketBatch, interfaces: list[str], rules: int) -> None:
+        self.compiled = compiled
+        self.packets = packets
+        self.n = len(packets)
+        self.rules = rules
+        table = InterfaceTable(
+            compiled.interfaces, compiled.known, compiled.prefixes,
+            {name: i for i, name in enumerate(compiled.interfaces[:compiled.known])},
+        )
+        codes = {name: i for i, name in enumerate(interfaces)}
+        self.ids = _read_only(np.array([0, *(table.id(name) for name in packets.interfaces)], np.uint32))
+        used = set(int(i) for i in np.unique(compiled.arrays["records"][:, 4])) | set(
+            int(i) for i in np.unique(compiled.arrays["ops"][:, 11]))
+        for i in sorted(used):
+            if 0 < i < compiled.known and compiled.interfaces[i] not in codes:
+                codes[compiled.interfaces[i]] = len(interfaces)
+                interfaces.append(compiled.interfaces[i])
+        names = [codes.get(name, -1) for name in compiled.interfaces]
+        self.names = _read_only(np.array(names, np.int16))
+        for name in compiled.extras:
+            if name not in packets.extra:
+                raise PacketError(f"the packets have no boolean column {name}, which an assumption reads")
+
+    def _columns(self, a: int, b: int, bytes_too: bool) -> Any:
+        from fastpath.kernels.evaluate import Columns
+
+        out: list[Array] = []
+        for name in Columns._fields[:-1]:
+            wanted = name in self.compiled.columns or (name == "length" and bytes_too)
+            if not wanted:
+                out.append(_blank(DTYPES[name].str))
+                continue
+            constant = self.packets.constant(name)
+            if constant is not None:
+                out.append(_constant(DTYPES[name].str, constant)[:b - a])
+            else:
+                out.append(_read_only(np.ascontiguousarray(self.packets.column(name)[a:b])))
+        if self.compiled.extras:
+            extra = np.stack([self.packets.extra[name][a:b] for name in self.compiled.extras]).astype(np.uint8)
+        else:
+            extra = np.zeros((1, 1), np.uint8)
+        return Columns(*out, _read_only(extra))
+
+    def run(
+        self,
+        threads: int | None,
+        report: Callable[[int], None],
+        *,
+        trying: bool = False,
+        force: Array | None = None,
+    ) -> Run:
+        """Runs all chunks; with `trying` the undecided choices on each packet's way are counted."""
+        from fastpath.kernels import evaluate as kernels
+
+        n, compiled = self.n, self.compiled
+        columns = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS}
+        stages = len(compiled.stages)
+        arrays = kernels.Tables(*(_read_only(compiled.arrays[name]) for name in kernels.Tables._fields))
+        choices = np.zeros((max(2, stages), n) if trying else (1, 1), np.int32)
+        forced_rule = np.full(n if trying else 1, -1, np.int32)
+        forced_hook = np.zeros(n if trying else 1, np.int8)
+        bytes_too = self.packets.constant("length") is None
+        records, rules = len(compiled.arrays["records"]), max(1, self.rules)
+        no_force = _read_only(np.zeros((1, 1), np.int64))
+        total = [np.zeros(records, np.int64), np.zeros(records, np.int64),
+                 np.zeros(rules, np.int64), np.zeros(rules, np.int64)]
+        lock = threading.Lock()
+        done = 0
+
+        def work(bounds: tuple[int, int]) -> None:
+            nonlocal done
+            a, b = bounds
+            counts = [np.zeros(records, np.int64), np.zeros(records if bytes_too else 1, np.int64),
+                      np.zeros(rules, np.int64), np.zeros(rules, np.int64)]
+            here = {name: values[a:b] for name, values in columns.items()}
+            some = np.zeros((len(choices), b - a), np.int32) if trying else choices
+            output = kernels.Output(
+                here["verdict"], here["hook"], here["rule"], here["oif"], here["src"], here["dst"], here["sport"],
+                here["dport"], here["mark"], here["rules_walked"], here["flags"], *counts, some,
+                forced_rule[a:b] if trying else forced_rule, forced_hook[a:b] if trying else forced_hook,
+            )
+            given = no_force if force is None else _read_only(np.ascontiguousarray(force[:, a:b]))
+            kernels.evaluate(b - a, self._columns(a, b, bytes_too), arrays, output, self.ids, self.names, given)
+            with lock:
+                for sum_, part in zip(total, counts, strict=True):
+                    sum_[:len(part)] += part
+                if trying:
+                    choices[:, a:b] = some
+                done += b - a
+                report(done)
+
+        chunks = [(a, min(a + CHUNK, n)) for a in range(0, n, CHUNK)]
+        workers = min(len(chunks), threads or os.cpu_count() or 1)
+        if workers <= 1:
+            for bounds in chunks:
+                work(bounds)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                for _ in pool.map(work, chunks):
+                    pass
+        return Run(columns, total[0], total[1], total[2][:self.rules], total[3][:self.rules], choices,
+                    forced_rule, forced_hook)
+
+
+_CONSTANTS: dict[tuple[str, int], Array] = {}
+
+
+def _constant(dtype: str, value: int) -> Array:
+    """A chunk's worth of one value, shared by all chunks."""
+    key = (dtype, value)
+    found = _CONSTANTS.get(key)
+    if found is None:
+        if len(_CONSTANTS) > 256:
+            _CONSTANTS.clear()
+        found = _CONSTANTS[key] = _read_only(np.full(CHUNK, value, dtype))
+    return found
+
+
+def _blank(dtype: str) -> Array:
+    return _constant(dtype, 0)[:1]
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.setflags(write=False)
+    return view

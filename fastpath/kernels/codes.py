@@ -1,0 +1,69 @@
+"""Numbers that the tables and the kernels agree on.
+
+Plain integers, so that both sides can use them: the compiler writes them into tables, numba freezes them as
+constants. Changing one changes the format of saved tables.
+"""
+
+from __future__ import annotations
+
+# Effects of a record: (code, a, b, c).
+DST_ADDR = 1  # dst = address pool[a]
+DST_PORT = 2  # dport = a
+SRC_ADDR = 3  # src = address pool[a]
+SRC_PORT = 4  # sport = a
+MARK = 5  # mark = mark & a ^ b
+CONNMARK = 6  # connmark = connmark & a ^ b, with a connection
+MARK_RESTORE = 7  # mark = mark & a ^ connmark & b, with a connection
+MARK_SAVE = 8  # connmark = connmark & a ^ mark & b, with a connection
+TTL_SET = 9  # ttl = a
+TTL_ADD = 10  # ttl = min(255, ttl + a)
+TTL_SUB = 11  # ttl = max(0, ttl - a)
+TOS = 12  # tos = tos & a ^ b
+NOTRACK = 13  # ctstate = UNTRACKED
+DST_MAP = 14  # dst = dst & a | b
+SRC_MAP = 15  # src = src & a | b
+DST_PORTS = 16  # dport stays within a..b, else becomes a and the kernel may choose
+SRC_PORTS = 17  # sport likewise
+CHOICE = 18  # the kernel may choose: sets the flag
+STATUS_DST = 19  # ctstatus |= DST_NAT where dst or dport changed since arrival in this stage
+STATUS_SRC = 20  # ctstatus |= SRC_NAT likewise
+DST_SHIFT = 21  # dport = a + (dport - b) modulo c, within the range that starts at a
+TOUCH = 22  # touched |= 1 where mark or tos, |= 2 where dst is not what it was on arrival
+
+# What a record says happens next.
+KEEP_RULE = -2  # the rule column keeps what an earlier stage wrote
+FINAL = -1  # no next stage
+
+# Layout of a record: int32 columns.
+R_NEXT = 0  # next stage, or FINAL
+R_VERDICT = 1
+R_HOOK = 2
+R_RULE = 3  # rule id, -1 for none, KEEP_RULE
+R_OIF = 4  # interface id, -1 for none
+R_WALKED = 5  # rules examined in this stage
+R_EFFECT = 6  # first effect
+R_EFFECTS = 7  # number of effects
+R_ALT = 8  # first alternative
+R_ALTS = 9  # number of alternatives
+R_FAST = 10  # 1: the only effect is a constant DNAT whose classes are known; 2: a constant source nobody looks at
+R_DST = 11  # its address pool index
+R_DST_CLASS = 12
+R_DPORT = 13  # its port, or -1
+R_DPORT_CLASS = 14
+R_ALONE = 15  # how many of the alternatives, the first ones, take one undecided rule only
+R_COLUMNS = 16
+
+# Sources of a class, with the operands that follow in the same row.
+C_DIRECT8 = 0
+C_DIRECT16 = 1
+C_TRIE32 = 2
+C_SEARCH64 = 3
+C_INTERFACE = 4
+C_CTSTATE = 5
+C_ICMP = 6
+C_PRODUCT = 7
+C_EXTRA = 8
+C_CTDIR = 9
+C_CTSTATUS = 10
+C_ORIGDST = 11
+C_ORIGDSTPORT = 12

@@ -1,0 +1,13 @@
+"""Packets as columns, one packet, results, synthesis, and their files."""
+
+from __future__ import annotations
+
+from fastpath.packets.batch import PacketBatch
+from fastpath.packets.packet import Packet
+from fastpath.packets.result import Differences, Fate, Result, RuleCounter, Summary
+from fastpath.packets.schema import Flag, Hook, State, Verdict
+
+__all__ = [
+    "Differences", "Fate", "Flag", "Hook", "Packet", "PacketBatch", "Result", "RuleCounter", "State", "Summary",
+    "Verdict",
+]

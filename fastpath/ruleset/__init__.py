@@ -1,0 +1,1 @@
+"""Rulesets: what they are, reading, printing and editing them."""
