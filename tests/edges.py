@@ -174,10 +174,13 @@ def edge_packets(
     own = [a.address for i in host.interfaces for a in i.addresses if a.family == 4]
     plain = [a for a in edges.addresses if 0x01000000 <= a < 0xE0000000 and a >> 24 != 127]
     guests = [a for a in plain if a not in own] or plain
+    where = [code for code, i in enumerate(host.interfaces) if i.master is None] + [len(names) - 1] * 2
+    kind = rng.random(n)
+    own_or_plain = np.where(kind < 0.3, draw(own or plain, "uint32"), draw(plain, "uint32"))
     columns: dict[str, npt.NDArray[np.generic]] = {
-        "iif": draw(range(len(names)), "int16"),
+        "iif": np.where(rng.random(n) < 0.9, draw(where, "int16"), draw(range(len(names)), "int16")),
         "src": np.where(rng.random(n) < 0.8, draw(guests, "uint32"), draw(edges.addresses, "uint32")),
-        "dst": np.where(rng.random(n) < 0.8, draw([*plain, *own, *own], "uint32"), draw(edges.addresses, "uint32")),
+        "dst": np.where(kind < 0.8, own_or_plain, draw(edges.addresses, "uint32")),
         "proto": draw([*edges.protocols, *edges.protocols, *PROTOCOLS], "uint8"),
         "sport": draw(edges.ports, "uint16"), "dport": draw(edges.ports, "uint16"),
         "tcp_flags": draw(edges.numbers["tcp_flags"], "uint8", 0.6),

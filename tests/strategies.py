@@ -374,7 +374,8 @@ class Generator:
         kinds += ["jump"] * (3 if builtin else 2) if jumps else []
         if not builtin or self.chance(0.1):
             kinds.append("RETURN")
-        kinds += {"nat": ["nat"] * 5, "filter": ["ACCEPT", "verdict", "verdict", "DROP"]}.get(table, ["effect", "verdict"])
+        by_table = {"nat": ["nat"] * 5, "filter": ["ACCEPT", "verdict", "verdict", "DROP"]}
+        kinds += by_table.get(table, ["effect", "verdict"])
         kind = self.pick(kinds)
         if kind == "jump":
             return f"{'-g' if self.chance(0.2) else '-j'} {self.pick(jumps)}"

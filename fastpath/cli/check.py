@@ -26,7 +26,10 @@ class Family(StrEnum):
 
 def check(
     rules: Annotated[
-        Path, typer.Argument(help="An iptables-save file, a capture folder, or a .sh script of iptables commands.")
+        Path,
+        typer.Argument(
+            metavar="RULES", help="An iptables-save file, a capture folder, or a .sh script of iptables commands."
+        ),
     ],
     family: Annotated[Family, typer.Option(help="4 for iptables, 6 for ip6tables.")] = Family.ipv4,
     as_json: Annotated[bool, typer.Option("--json", help="Print as one JSON object.")] = False,

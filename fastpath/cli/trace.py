@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from fastpath.cli.values import parse_assumptions, parse_icmp_type
-
-if TYPE_CHECKING:
-    from fastpath.packets import Fate
-    from fastpath.reference.tracing import Event, Trace
-    from fastpath.ruleset.model import RuleRef
 
 
 def trace(
@@ -52,7 +47,7 @@ def trace(
         list[str] | None,
         typer.Option(help="MODULE=match, MODULE=no-match; or a rule's id for MODULE. Repeatable.", show_default=False),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Also list every rule that did not match, and why.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="List every rule that does not match, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as one JSON object.")] = False,
 ) -> None:
     """Follow one packet through the host's rules: what it met, what matched, what was rewritten, and its fate.
@@ -84,75 +79,9 @@ def trace(
     }
     assumed = parse_assumptions(assume or [])
 
+    from fastpath.analysis.explain import explain
     from fastpath.host.model import Host
     from fastpath.packets import Packet
 
-    loaded, packet = Host.load(host), Packet.make(**columns)
-    if as_json:
-        from fastpath.reference import trace as follow
-
-        typer.echo(json.dumps(_plain(follow(loaded, packet, assume=assumed)), indent=2))
-    else:
-        from fastpath.analysis.explain import explain
-
-        typer.echo(str(explain(loaded, packet, assume=assumed)))
-
-
-def _plain(told: Trace) -> dict[str, Any]:
-    """A packet's way as plain values."""
-    return {
-        "packet": told.packet.as_dict(),
-        "fate": _fate(told.fate),
-        "rule": _rule(told.rule),
-        "undecided": told.undecided or None,
-        "hangs_on": _rule(told.hangs_on),
-        "if_it_matches": _fate(told.otherwise),
-        "if_none_matches": _fate(told.plain),
-        "events": [_event(event) for event in told.events],
-    }
-
-
-def _fate(fate: Fate | None) -> dict[str, Any] | None:
-    from fastpath.packets.text import format_address
-
-    if fate is None:
-        return None
-    return {
-        "verdict": fate.verdict.name,
-        "hook": fate.hook.name,
-        "rule": fate.rule,
-        "oif": fate.oif,
-        "post_src": format_address(fate.src, fate.family),
-        "post_dst": format_address(fate.dst, fate.family),
-        "post_sport": fate.sport,
-        "post_dport": fate.dport,
-        "post_mark": fate.mark,
-        "rules_walked": fate.rules_walked,
-        "flags": fate.flags,
-    }
-
-
-def _rule(ref: RuleRef | None) -> dict[str, Any] | None:
-    if ref is None:
-        return None
-    return {"rule": ref.id, "table": ref.table, "chain": ref.chain, "number": ref.number, "text": ref.text}
-
-
-def _event(event: Event) -> dict[str, Any]:
-    """One event: its kind under ``event``, and what it holds."""
-    from dataclasses import fields
-    from enum import Enum
-
-    from fastpath.ruleset.model import RuleRef
-
-    row: dict[str, Any] = {"event": type(event).__name__}
-    for field in fields(event):
-        value = getattr(event, field.name)
-        if isinstance(value, RuleRef):
-            value = _rule(value)
-        elif isinstance(value, Enum):
-            value = value.name
-        elif field.name == "checks":
-            value = [{"test": c.text, "answer": c.answer, "seen": c.seen, "reason": c.reason} for c in value]
-        row[field.name] = value
-    return row
+    explanation = explain(Host.load(host), Packet.make(**columns), assume=assumed, full=full)
+    typer.echo(json.dumps(explanation.to_dict(), indent=2) if as_json else str(explanation))

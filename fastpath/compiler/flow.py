@@ -8,12 +8,13 @@ Two ways of one host exist: routing decides the egress interface, or the packets
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 from fastpath.compiler import targets
 from fastpath.compiler.fields import (
+    FALSE,
     TOUCHED_DST,
     TOUCHED_MARK,
     TRUE,
@@ -31,20 +32,25 @@ from fastpath.compiler.interfaces import NONE, InterfaceTable
 from fastpath.compiler.lower import Context, rule_condition
 from fastpath.compiler.program import Act, Block, Effect, End, Op
 from fastpath.compiler.routes import RouteMap
+from fastpath.host.fib import ERROR_TYPES
 from fastpath.host.model import Host
 from fastpath.kernels import codes
 from fastpath.packets.schema import LOCAL, Hook, Verdict
 from fastpath.ruleset.model import Chain, Rule, Target
 
 MUTATES: dict[int, tuple[str, ...]] = {
-    codes.DST_ADDR: ("dst",), codes.DST_MAP: ("dst",), codes.DST_PORT: ("dport",), codes.DST_PORTS: ("dport",),
-    codes.DST_SHIFT: ("dport",), codes.SRC_ADDR: ("src",), codes.SRC_MAP: ("src",), codes.SRC_PORT: ("sport",),
-    codes.SRC_PORTS: ("sport",), codes.MARK: ("mark",), codes.MARK_RESTORE: ("mark",), codes.CONNMARK: ("connmark",),
-    codes.MARK_SAVE: ("connmark",), codes.TTL_SET: ("ttl",), codes.TTL_ADD: ("ttl",), codes.TTL_SUB: ("ttl",),
-    codes.TOS: ("tos",), codes.NOTRACK: ("ctstate",), codes.STATUS_DST: ("ctstatus",), codes.STATUS_SRC: ("ctstatus",),
-    codes.TOUCH: ("touched",),
+    codes.DST_NAT: ("dst", "dport", "ctstatus"), codes.SRC_NAT: ("src", "sport", "ctstatus"),
+    codes.DST_MAP: ("dst", "ctstatus"), codes.SRC_MAP: ("src", "ctstatus"), codes.MARK: ("mark",),
+    codes.MARK_RESTORE: ("mark",), codes.CONNMARK: ("connmark",), codes.MARK_SAVE: ("connmark",),
+    codes.TTL_SET: ("ttl",), codes.TTL_ADD: ("ttl",), codes.TTL_SUB: ("ttl",), codes.TOS: ("tos",),
+    codes.NOTRACK: ("ctstate",), codes.NOTRACK_LATE: ("ctstate",), codes.TOUCH: ("touched",),
+    codes.SET_OIF: ("oif",), codes.CONFIRM: ("ctstatus",),
 }
 """The bases that each effect changes."""
+
+
+OF_CONNECTION = (codes.CONNMARK, codes.MARK_RESTORE, codes.MARK_SAVE)
+"""Effects that need a connection: none before conntrack has run."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,13 @@ def mutated(step: Step, *, terminal: bool) -> set[str]:
                 for effect in op.effects:
                     found.update(MUTATES.get(effect.code, ()))
     return found
+
+
+def _to_address(code: int, address: int | None, ports: int) -> tuple[Effect, ...]:
+    """NAT to one address; an address that is not known stays, and is flagged."""
+    if address is None:
+        return (Effect(codes.CHOICE), Effect(code, -1, -1, ports))
+    return (Effect(code, address, address, ports),)
 
 
 def _effect_step(key: str, effect: Effect) -> Step:
@@ -115,12 +128,16 @@ class Builder:
     # ---------------------------------------------------------------------------------------- where packets go out
 
     @cache  # noqa: B019
-    def _oif_by_destination(self, made_here: bool) -> dict[int, Values]:
-        """Interface id -> destinations that leave by it."""
+    def _oif_by_destination(self, made_here: bool, alone: bool = False) -> dict[int, Values]:
+        """Interface id -> destinations that leave by it (for a chain alone without those that stay here)."""
         found: dict[int, list[tuple[int, int]]] = {}
         for interval, lookup in zip(self.routes.intervals, self.routes.lookups, strict=True):
             if made_here and self.delivered_here(interval[0]):
                 found.setdefault(self.interfaces.id("lo"), []).append(interval)
+            elif self.undecided_route(interval[0], made_here) or (
+                alone and lookup is not None and lookup.type in ("local", "broadcast")
+            ):
+                continue
             elif lookup is not None and lookup.dev is not None:
                 found.setdefault(self.interfaces.id(lookup.dev), []).append(interval)
         return {i: Values.of(v) for i, v in found.items()}
@@ -128,26 +145,75 @@ class Builder:
     def delivered_here(self, address: int) -> bool:
         """True where the host's own packet to `address` loops back through lo."""
         lookup = self.routes.fib.lookup(address)
-        return address == 0 or (lookup is not None and lookup.type == "local")
+        return address == 0 or (lookup is not None and (lookup.type == "local" or lookup.dev == "lo"))
 
-    def context(self, hook: str, *, made_here: bool, tracked: bool = True, iif: int | None = None) -> Context:
-        """The view of rules at a hook."""
+    def undecided_route(self, address: int, made_here: bool) -> bool:
+        """True where policy rules may send packets another way: everywhere but to this host."""
+        sure = ("LOCAL",) if made_here else ("LOCAL", "BROADCAST")
+        return bool(self.host.policy_rules) and self.routes.fib.local_type(address) not in sure and (
+            not made_here or address != 0)
+
+    def context(
+        self, hook: str, *, made_here: bool = False, tracked: bool = True, looped: bool = False, alone: bool = False,
+        first_oif: bool = False,
+    ) -> Context:
+        """The view of rules at a hook.
+
+        Args:
+            hook: its name.
+            made_here: for the host's own packets, on their way out.
+            tracked: conntrack has seen them.
+            looped: for the host's own packets, back in through lo.
+            alone: for packets of any kind: the chain is walked by itself.
+            first_oif: the egress interface is that of the first look-up, though the destination may have changed.
+        """
+        if looped:
+            iif: int | None = self.interfaces.id("lo")
+        else:
+            iif = NONE if made_here else None
         if hook in ("PREROUTING", "INPUT"):
             def oif(ids: Values) -> Condition:
-                return TRUE if NONE in ids else ()
+                return TRUE if NONE in ids else FALSE
         elif self.given_oif:
+            oif = self._given_oif(made_here, alone)
+        elif first_oif:
             def oif(ids: Values) -> Condition:
                 return test("oif", ids)
+        elif alone:
+            oif = self._oif_alone()
         else:
             by_destination = self._oif_by_destination(made_here)
 
             def oif(ids: Values) -> Condition:
                 return any_of(*(test("dst", v) for i, v in by_destination.items() if i in ids))
-        if made_here and iif is None:
-            iif = NONE
         return Context(
-            self.host, self.interfaces, self.routes, hook, iif, oif, tracked, self.conntrack, made_here, self.assume
+            self.host, self.interfaces, self.routes, hook, iif, oif, tracked, self.conntrack and not alone, made_here,
+            looped, alone, self.assume,
         )
+
+    def _given_oif(self, made_here: bool, alone: bool) -> Callable[[Values], Condition]:
+        """Packets bring their egress interface; ``local`` stands for lo where the host made them, else for none."""
+        local = Values.single(self.interfaces.id(LOCAL))
+        shown = NONE if alone or not made_here else self.interfaces.id("lo")
+
+        def oif(ids: Values) -> Condition:
+            plain = ids.intersect(local.complement(16))
+            return test("oif", plain.union(local) if shown in ids else plain)
+        return oif
+
+    def _oif_alone(self) -> Callable[[Values], Condition]:
+        """Both kinds of packets come by; without a way out there is no interface."""
+        here = equals("iif", self.interfaces.id(LOCAL))
+        ways = ((here, self._oif_by_destination(True)), (none_of(here), self._oif_by_destination(False, alone=True)))
+
+        def oif(ids: Values) -> Condition:
+            parts = []
+            for who, by_destination in ways:
+                out = any_of(*(test("dst", v) for i, v in by_destination.items() if i in ids))
+                nowhere = none_of(any_of(*(test("dst", v) for v in by_destination.values())))
+                parts.append(all_of(who, any_of(out, nowhere if NONE in ids else FALSE)))
+            return any_of(*parts)
+        return oif
 
     # ---------------------------------------------------------------------------------------------- rules to ops
 
@@ -174,7 +240,7 @@ class Builder:
             for rule in here.rules:
                 if rule.target is not None and rule.target.name in chains:
                     pending.append(chains[rule.target.name])
-        guard = equals("ctstate", CtState.NEW) if table == "nat" else TRUE
+        guard = equals("ctstate", CtState.NEW) if table == "nat" and not always else TRUE
         return Step(f"{name}:{table}:{chain}", blocks, guard)
 
     def block(self, table: str, chain: Chain, context: Context, name: str, blocks: dict[str, Block]) -> Block:
@@ -201,13 +267,13 @@ class Builder:
         target = rule.target
         if target is None:
             return op
-        if not target.known or target.name in targets.UNDECIDED:
-            return replace(op, act=Act.UNDECIDED)
         if target.name in targets.VERDICTS:
             return replace(op, act=targets.VERDICTS[target.name])
         found = self.host.ruleset.table(table)
         if found is not None and found.chain(target.name) is not None:
             return replace(op, act=Act.GOTO if target.goto else Act.JUMP, chain=f"{name}:{table}:{target.name}")
+        if not target.known:
+            return replace(op, act=Act.UNDECIDED)
         source = context.hook in ("POSTROUTING", "INPUT")
         match target.name:
             case "DNAT":
@@ -217,11 +283,18 @@ class Builder:
             case "NETMAP":
                 return replace(op, act=Act.ACCEPT, effects=targets.netmap_effects(target, source))
             case "MASQUERADE" | "REDIRECT":
-                chosen = self.masquerade(target, ref, context) if source else self.redirect(target, ref, context)
-                return replace(op, act=Act.GOTO, chain=self.shared(chosen, ref, context, name, blocks))
+                chosen = self.redirect if target.name == "REDIRECT" else self.masquerade
+                block = self.shared(chosen(target, ref, context), ref, context, name, blocks)
+                return replace(op, act=Act.GOTO, chain=block)
+        if targets.is_undecided(target):
+            return replace(op, act=Act.UNDECIDED)
         effects = targets.mark_effects(target)
         if context.tracked:
-            effects = tuple(e for e in effects if e.code != codes.NOTRACK)
+            effects = tuple(
+                Effect(codes.NOTRACK_LATE) if e.code == codes.NOTRACK else e for e in effects
+            )
+        else:
+            effects = tuple(e for e in effects if e.code not in OF_CONNECTION)
         return replace(op, effects=effects)
 
     def shared(self, ops: Iterable[Op], ref: int, context: Context, name: str, blocks: dict[str, Block]) -> str:
@@ -236,21 +309,29 @@ class Builder:
         return key
 
     @cache  # noqa: B019 (one builder lives as long as one compilation)
-    def _masquerade_addresses(self, made_here: bool) -> dict[int | None, Condition]:
+    def _masquerade_addresses(self, made_here: bool, alone: bool) -> dict[int | None, Condition]:
         """Address that MASQUERADE takes -> the packets for which it does."""
         by_address: dict[tuple[int | None, int | None], list[tuple[int, int]]] = {}
         fib = self.routes.fib
+        local = self.interfaces.id(LOCAL)
         for interval, lookup in zip(self.routes.intervals, self.routes.lookups, strict=True):
             if self.given_oif:
                 for i, dev in enumerate(self.interfaces.names):
+                    if i == local:
+                        dev = "lo" if made_here else ""
                     by_address.setdefault((i, fib.masquerade_address(dev, interval[0])), []).append(interval)
                 continue
             dev = lookup.dev if lookup is not None else None
+            gateway = lookup.gateway if lookup is not None else None
             if made_here and self.delivered_here(interval[0]):
-                dev = "lo"
+                dev, gateway = "lo", None
+            if alone:
+                gateway = None
+                if dev is None or lookup is None or lookup.type in ("local", "broadcast"):
+                    dev = ""
             if dev is not None:
-                hop = lookup.gateway if lookup is not None and lookup.gateway is not None else interval[0]
-                by_address.setdefault((None, fib.masquerade_address(dev, hop)), []).append(interval)
+                address = fib.masquerade_address(dev, interval[0] if gateway is None else gateway)
+                by_address.setdefault((None, address), []).append(interval)
         wanted: dict[int | None, list[Condition]] = {}
         for (interface, address), intervals in by_address.items():
             there = test("dst", Values.of(intervals))
@@ -261,77 +342,91 @@ class Builder:
 
     def masquerade(self, target: Target, ref: int, context: Context) -> Iterable[Op]:
         """The address of the egress interface, by destination (or by given interface and destination)."""
-        status = Effect(codes.STATUS_SRC)
-        by_address = self._masquerade_addresses(context.made_here)
-        for address, condition in by_address.items():
-            if address is not None:
-                effects = (Effect(codes.SRC_ADDR, address), *targets.to_ports(target, True), status)
-                yield Op(condition, Act.ACCEPT, ref=ref, effects=effects)
-        if None in by_address:
-            yield Op(TRUE, Act.DROP, ref=ref)
+        ports = targets.to_ports(target)
+        yield Op(equals("src", 0), Act.ACCEPT, ref=ref)
+        kinds = [(TRUE, context.made_here)]
+        if context.alone:
+            here = equals("iif", self.interfaces.id(LOCAL))
+            kinds = [(here, True), (none_of(here), False)]
+        for who, made_here in kinds:
+            by_address = self._masquerade_addresses(made_here, context.alone and not made_here)
+            for address, condition in by_address.items():
+                effects = _to_address(codes.SRC_NAT, address, ports)
+                if address is not None or not self.host.complete:
+                    yield Op(all_of(who, condition), Act.ACCEPT, ref=ref, effects=effects)
+                else:
+                    yield Op(all_of(who, condition), Act.DROP, ref=ref)
 
     def redirect(self, target: Target, ref: int, context: Context) -> Iterable[Op]:
         """The first address of the ingress interface; 127.0.0.1 for the host's own packets."""
-        ports = (*targets.to_ports(target, False), Effect(codes.STATUS_DST))
+        ports = targets.to_ports(target)
+        loopback = _to_address(codes.DST_NAT, 0x7F000001 if self.host.ruleset.family == 4 else 1, ports)
         if context.made_here:
-            loopback = 0x7F000001 if self.host.ruleset.family == 4 else 1
-            yield Op(TRUE, Act.ACCEPT, ref=ref, effects=(Effect(codes.DST_ADDR, loopback), *ports))
+            yield Op(TRUE, Act.ACCEPT, ref=ref, effects=loopback)
             return
+        if context.alone:
+            yield Op(equals("iif", self.interfaces.id(LOCAL)), Act.ACCEPT, ref=ref, effects=loopback)
         for i, name in enumerate(self.interfaces.names):
             address = self.routes.fib.first_address(name)
             if address is not None:
-                yield Op(equals("iif", i), Act.ACCEPT, ref=ref, effects=(Effect(codes.DST_ADDR, address), *ports))
-        yield Op(TRUE, Act.DROP, ref=ref)
+                effects = _to_address(codes.DST_NAT, address, ports)
+                yield Op(context.iif_in(Values.single(i)), Act.ACCEPT, ref=ref, effects=effects)
+        if self.host.complete:
+            yield Op(TRUE, Act.DROP, ref=ref)
+        else:
+            yield Op(TRUE, Act.ACCEPT, ref=ref, effects=_to_address(codes.DST_NAT, None, ports))
 
     # ------------------------------------------------------------------------------------------------- routing
 
-    def _per_interface(self, key: str, default: int, combine: str) -> dict[int, Values]:
-        """Effective value of an interface sysctl -> ids with it (``all`` combined in by ``or``, ``max`` or not)."""
-        found: dict[int, list[int]] = {}
-        for i, name in enumerate(self.interfaces.names):
-            own = self.host.sysctl(f"net.ipv4.conf.{name}.{key}", default)
-            everywhere = self.host.sysctl(f"net.ipv4.conf.all.{key}", 0)
-            value = own
-            if combine == "max":
-                value = max(own, everywhere)
-            elif combine == "or":
-                value = int(bool(own or everywhere))
-            found.setdefault(value, []).append(i)
-        return {value: Values.single(*ids) for value, ids in found.items()}
+    def _setting(self, key: str, interface: str) -> int:
+        """A sysctl of an interface as the kernel uses it: the larger of its own (or the default's) and of ``all``."""
+        default = self.host.sysctl(f"net.ipv4.conf.default.{key}", 0)
+        own = self.host.sysctl(f"net.ipv4.conf.{interface}.{key}", default)
+        return max(own, self.host.sysctl(f"net.ipv4.conf.all.{key}", 0))
 
-    def _iif_where(self, key: str, combine: str = "or", default: int = 0) -> Condition:
-        ids = self._per_interface(key, default, combine).get(1, Values(()))
-        return test("iif", ids)
+    def _iif_where(self, key: str) -> Condition:
+        ids = [i for i, name in enumerate(self.interfaces.names) if self._setting(key, name)]
+        return test("iif", Values.single(*ids))
+
+    def _forwarding(self) -> Condition:
+        everywhere = self.host.sysctl("net.ipv4.ip_forward", 0)
+        ids = [
+            i for i, name in enumerate(self.interfaces.names)
+            if self.host.sysctl(f"net.ipv4.conf.{name}.forwarding", everywhere)
+        ]
+        return test("iif", Values.single(*ids))
 
     def refused_sources(self) -> Condition:
-        """Sources that reverse-path checking refuses (fib_validate_source)."""
+        """Sources that may not come in on an interface (``fib_validate_source()``)."""
+        own = test("src", self.routes.own_addresses)
+        strict: dict[tuple[int, bool, bool, str], list[int]] = {}
         parts: list[Condition] = []
-        accept_local = self._iif_where("accept_local")
-        own = all_of(test("src", self.routes.own_addresses), none_of(accept_local))
-        for mode, ids in self._per_interface("rp_filter", 0, "max").items():
-            on = test("iif", ids)
+        bare = {
+            i.name for i in self.host.interfaces
+            if not any(a.family == self.host.ruleset.family for a in i.addresses)
+        }
+        for i, name in enumerate(self.interfaces.names):
+            mode, accept = self._setting("rp_filter", name), bool(self._setting("accept_local", name))
+            strict.setdefault((mode, accept, name in bare, name if mode else ""), []).append(i)
+        for (mode, accept, is_bare, name), ids in strict.items():
+            here = test("iif", Values.single(*ids))
             if mode == 0:
-                parts.append(all_of(on, own))
+                if not accept:
+                    parts.append(all_of(here, own))
                 continue
-            for i in range(len(self.interfaces.names)):
-                if i not in ids:
-                    continue
-                good: list[bool] = []
-                for lookup in self.routes.lookups:
-                    fine = lookup is not None and lookup.type == "unicast"
-                    if mode == 1:
-                        fine = fine and lookup is not None and self.interfaces.id(lookup.dev or "") == i
-                    good.append(fine)
-                local = self.routes.where(lu is not None and lu.type == "local" for lu in self.routes.lookups)
-                refused = none_of(any_of(
-                    test("src", self.routes.where(good)), all_of(test("src", local), accept_local)
-                ))
-                parts.append(all_of(equals("iif", i), refused))
+            good = []
+            for found in self.routes.lookups:
+                fine = found is not None and (found.type == "unicast" or (found.type == "local" and accept))
+                if fine and found is not None:
+                    back = found.dev == name or (found.type == "local" and name == "lo")
+                    fine = back or (not is_bare and mode != 1)
+                good.append(fine)
+            parts.append(all_of(here, none_of(test("src", self.routes.where(good)))))
         return any_of(*parts)
 
     def routing_arriving(self) -> Block:
-        """The routing decision for a packet that arrives (ip_route_input): martians, delivery, forwarding, TTL."""
-        dropped = End(Verdict.DROP, Hook.ROUTE)
+        """The routing decision for a packet that arrives (``ip_route_input_slow()``): martians, delivery, forwarding."""
+        dropped, undecided = End(Verdict.DROP, Hook.ROUTE), End(Verdict.UNDECIDED, Hook.ROUTE)
         error = End(Verdict.ICMP_ERROR, Hook.ROUTE)
         here, on = End(stage="input"), End(stage="forward")
         ops: list[Op] = []
@@ -340,20 +435,33 @@ class Builder:
             if condition:
                 ops.append(Op(condition, Act.END, end=end, oif=oif))
 
-        ttl = test("ttl", Values.of([(0, 1)]))
+        def forwarded() -> None:
+            """``ip_forward()``: addressed to this host on the link, and alive for another hop."""
+            step(none_of(equals("pkttype", 0)), dropped)
+            step(test("ttl", Values.of([(0, 1)])), error)
+
         if self.given_oif:
             step(equals("oif", self.interfaces.id(LOCAL)), here)
-            step(ttl, error)
+            forwarded()
             for i in range(len(self.interfaces.names)):
                 step(equals("oif", i), on, i)
             return Block(tuple(ops), Hook.ROUTE)
         forwarding = self._forwarding()
         localnet = self._iif_where("route_localnet")
+        refused = self.refused_sources()
         zero, limited = Values.single(0), Values.single(0xFFFFFFFF)
         loop = Values.of([(127 << 24, (128 << 24) - 1)])
         multicast = Values.of([(0xE << 28, (0xF << 28) - 1)])
-        refused = self.refused_sources()
-        src, dst = (lambda v: test("src", v)), (lambda v: test("dst", v))
+
+        def src(values: Values) -> Condition:
+            return test("src", values)
+
+        def dst(values: Values) -> Condition:
+            return test("dst", values)
+
+        def routed(*kinds: str) -> Condition:
+            return dst(self.routes.where(found is not None and found.type in kinds for found in self.routes.lookups))
+
         step(any_of(src(multicast), src(limited)), dropped)
         many = dst(multicast)
         step(all_of(many, none_of(dst(Values.single(0xE0000001)))), dropped)
@@ -364,66 +472,69 @@ class Builder:
         step(all_of(broadcast, none_of(src(zero)), refused), dropped)
         step(broadcast, here)
         step(any_of(src(zero), dst(zero)), dropped)
-        step(all_of(dst(loop), none_of(localnet)), dropped)
-        step(all_of(none_of(dst(loop)), src(loop), none_of(localnet)), dropped)
-        lookups = self.routes.lookups
-        of = {
-            kind: dst(self.routes.where(lu is not None and lu.type == kind for lu in lookups))
-            for kind in ("broadcast", "local", "blackhole", "unicast")
-        }
-        step(all_of(of["broadcast"], none_of(src(zero)), refused), dropped)
-        step(of["broadcast"], here)
-        step(all_of(of["local"], refused), dropped)
-        step(of["local"], here)
+        step(all_of(any_of(dst(loop), src(loop)), none_of(localnet)), dropped)
+        step(dst(Values.of(i for i in self.routes.intervals if self.undecided_route(i[0], False))), undecided)
+        step(all_of(routed("broadcast", "local"), refused), dropped)
+        step(routed("broadcast", "local"), here)
         step(none_of(forwarding), dropped)
-        step(of["blackhole"], dropped)
-        step(none_of(of["unicast"]), error)
+        step(routed("blackhole"), dropped)
+        nowhere = self.routes.where(found is None or found.type in ERROR_TYPES for found in self.routes.lookups)
+        step(dst(nowhere), error)
+        step(none_of(routed("unicast")), dropped)
         step(refused, dropped)
-        step(ttl, error)
+        forwarded()
         for oif, values in self._oif_by_destination(made_here=False).items():
             step(dst(values), on, oif)
         return Block(tuple(ops), Hook.ROUTE)
 
-    def _forwarding(self) -> Condition:
-        everywhere = self.host.sysctl("net.ipv4.ip_forward", 0)
-        ids = [
-            i for i, name in enumerate(self.interfaces.names)
-            if self.host.sysctl(f"net.ipv4.conf.{name}.forwarding", everywhere)
-        ]
-        return test("iif", Values.single(*ids))
+    def routing_local(self, to: str, note_oif: bool = False) -> Block:
+        """The routing decision for the host's own packet; it goes on at the way `to`.
 
-    def routing_local(self, again: bool) -> Block:
-        """The routing decision for the host's own packet, at first and again behind nat OUTPUT."""
-        dropped = End(Verdict.DROP, Hook.ROUTE)
-        onward = End(stage="output" if again else "local-rules")
+        With `note_oif` the egress interface becomes a value of the packet, for rules that see it though the
+        destination changes.
+        """
+        onward = End(stage=to)
         ops: list[Op] = []
+
+        def step(condition: Condition, oif: int) -> None:
+            effects = (Effect(codes.SET_OIF, oif),) if note_oif else ()
+            if condition:
+                ops.append(Op(condition, Act.END, end=onward, oif=oif, effects=effects))
+
         if self.given_oif:
-            local = self.interfaces.id(LOCAL)
             for i in range(len(self.interfaces.names)):
-                oif = self.interfaces.id("lo") if i == local else i
-                ops.append(Op(equals("oif", i), Act.END, end=onward, oif=oif))
+                step(equals("oif", i), self.interfaces.id("lo") if i == self.interfaces.id(LOCAL) else i)
             return Block(tuple(ops), Hook.ROUTE)
+        undecided = Values.of(i for i in self.routes.intervals if self.undecided_route(i[0], True))
+        ops.append(Op(test("dst", undecided), Act.END, end=End(Verdict.UNDECIDED, Hook.ROUTE)))
         for oif, values in self._oif_by_destination(made_here=True).items():
-            ops.append(Op(test("dst", values), Act.END, end=onward, oif=oif))
-        ops.append(Op(TRUE, Act.END, end=dropped))
+            step(test("dst", values), oif)
+        ops.append(Op(TRUE, Act.END, end=End(Verdict.DROP, Hook.ROUTE)))
         return Block(tuple(ops), Hook.ROUTE)
 
     def rerouted(self, bit: int) -> Block:
-        """The kernel routes the host's packet again because rules changed it: a loopback source may not leave."""
+        """The kernel routes the host's packet again where rules changed it: without a route, or with a loopback source
+        that would leave, it is dropped (``ip_route_me_harder()``)."""
         if self.given_oif:
             return Block((), Hook.ROUTE)
-        everywhere = self.host.sysctl("net.ipv4.conf.all.route_localnet")
-        leaving = [
-            values for oif, values in self._oif_by_destination(made_here=True).items()
-            if self.interfaces.names[oif] != "lo"
-            and not (everywhere or self.host.sysctl(f"net.ipv4.conf.{self.interfaces.names[oif]}.route_localnet"))
-        ]
-        refused = all_of(
-            none_of(masked_equals("touched", 0, bit)),
-            test("src", Values.of([(127 << 24, (128 << 24) - 1)])),
-            any_of(*(test("dst", v) for v in leaving)),
+        by_destination = self._oif_by_destination(made_here=True)
+        lost = none_of(any_of(*(test("dst", v) for v in by_destination.values())))
+        names = self.interfaces.names
+        leaving = any_of(*(
+            test("dst", values) for oif, values in by_destination.items()
+            if names[oif] != "lo" and not self._setting("route_localnet", names[oif])
+        ))
+        loopback = Values.of(
+            (max(a, 127 << 24), min(b, (128 << 24) - 1)) for a, b in self.routes.intervals
+            if self.routes.fib.local_type(a) in ("LOCAL", "UNICAST")
         )
-        return Block((Op(refused, Act.END, end=End(Verdict.DROP, Hook.ROUTE)),), Hook.ROUTE)
+        changed = none_of(masked_equals("touched", 0, bit))
+        undecided = test("dst", Values.of(i for i in self.routes.intervals if self.undecided_route(i[0], True)))
+        return Block((
+            Op(all_of(changed, undecided), Act.END, end=End(Verdict.UNDECIDED, Hook.ROUTE)),
+            Op(all_of(changed, any_of(lost, all_of(test("src", loopback), leaving))), Act.END,
+               end=End(Verdict.DROP, Hook.ROUTE)),
+        ), Hook.ROUTE)
 
     # ------------------------------------------------------------------------------------------------- the ways
 
@@ -431,97 +542,100 @@ class Builder:
         """All ways of the host."""
         ways = Ways()
 
-        def rules(way: str, tables: Iterable[tuple[str, str]], **view: object) -> list[Step]:
-            steps = []
-            for table, chain in tables:
-                early = table == "raw" and not way.startswith("loop")
-                context = self.context(
-                    chain, made_here=way in ("local-rules", "output", "output-post"), tracked=not early,
-                    iif=self.interfaces.id("lo") if way.startswith("loop") else None,
+        def rules(way: str, *tables: tuple[str, str], **view: bool) -> list[Step]:
+            found = (
+                self.table_step(
+                    table, chain, self.context(chain, tracked=table != "raw" or way == "loop", **view), f"{way}.{chain}"
                 )
-                step = self.table_step(table, chain, context, way)
-                if step is not None:
-                    steps.append(step)
-            return steps
+                for table, chain in tables
+            )
+            return [step for step in found if step is not None]
 
-        fragments = Block(
-            (Op(none_of(equals("frag", 0)), Act.END, end=End(Verdict.DROP, Hook.PREROUTING)),), Hook.PREROUTING
-        )
-        fragments_out = Block(
-            (Op(none_of(equals("frag", 0)), Act.END, end=End(Verdict.DROP, Hook.OUTPUT)),), Hook.OUTPUT
-        )
-        incomplete = Block(
-            (Op(none_of(equals("frag", 0)), Act.END, end=End(Verdict.DROP, Hook.ROUTE)),), Hook.ROUTE
-        )
-        defrag = [Step("defrag", {"defrag": fragments})] if self.conntrack else []
-        reassembly = [] if self.conntrack else [Step("reassembly", {"reassembly": incomplete})]
-        defrag_out = [Step("defrag-out", {"defrag-out": fragments_out})] if self.conntrack else []
+        def whole(hook: Hook, key: str) -> list[Step]:
+            """What a lone fragment comes to: held back until the others arrive."""
+            end = End(Verdict.DROP, hook)
+            return [Step(key, {key: Block((Op(none_of(equals("frag", 0)), Act.END, end=end),), hook)})]
+
+        reassembly = [] if self.conntrack else whole(Hook.ROUTE, "reassembly")
         ways.steps["arriving"] = [
-            *defrag,
-            *rules("arriving", [("raw", "PREROUTING"), ("mangle", "PREROUTING"), ("nat", "PREROUTING")]),
+            *(whole(Hook.PREROUTING, "defrag") if self.conntrack else ()),
+            *rules("arriving", ("raw", "PREROUTING"), ("mangle", "PREROUTING"), ("nat", "PREROUTING")),
             Step("route", {"route": self.routing_arriving()}, to=("input", "forward")),
         ]
         ways.steps["input"] = [
             *reassembly,
-            *rules("input", [("mangle", "INPUT"), ("filter", "INPUT"), ("security", "INPUT"), ("nat", "INPUT")]),
+            *rules("input", ("mangle", "INPUT"), ("filter", "INPUT"), ("security", "INPUT"), ("nat", "INPUT")),
         ]
         ways.ends["input"] = End(Verdict.LOCAL_IN, Hook.INPUT)
-        forward = rules("forward", [
-            ("mangle", "FORWARD"), ("filter", "FORWARD"), ("security", "FORWARD"),
+        forward = rules(
+            "forward", ("mangle", "FORWARD"), ("filter", "FORWARD"), ("security", "FORWARD"),
             ("mangle", "POSTROUTING"), ("nat", "POSTROUTING"),
-        ])
+        )
         if any("ttl" in tested(s) | mutated(s, terminal=True) for s in forward):
             forward.insert(0, _effect_step("ttl-hop", Effect(codes.TTL_SUB, 1)))
         ways.steps["forward"] = forward
         ways.ends["forward"] = End(Verdict.FORWARD, Hook.POSTROUTING)
-        ways.steps["local"] = [
-            Step("route-local", {"route-local": self.routing_local(again=False)}, to=("local-rules",)),
-        ]
-        mangle = rules("local-rules", [("mangle", "OUTPUT")])
+
+        mangle = rules("local-rules", ("mangle", "OUTPUT"), made_here=True)
         if any(mutated(s, terminal=True) & {"mark", "tos"} for s in mangle):
+            mangle.insert(0, _effect_step("note-mark", Effect(codes.NOTE_MARK)))
             mangle.append(_effect_step("touch-mark", Effect(codes.TOUCH)))
             mangle.append(Step("reroute-mark", {"reroute-mark": self.rerouted(TOUCHED_MARK)}))
-        nat = rules("local-rules", [("nat", "OUTPUT")])
-        if any("dst" in mutated(s, terminal=True) for s in nat):
+        nat = rules("local-rules", ("nat", "OUTPUT"), made_here=True)
+        changes = any("dst" in mutated(s, terminal=True) for s in nat) and not self.given_oif
+        if changes:
             nat.append(_effect_step("touch-dst", Effect(codes.TOUCH)))
             nat.append(Step("reroute-dst", {"reroute-dst": self.rerouted(TOUCHED_DST)}))
-        ways.steps["local-rules"] = [
-            *defrag_out,
-            *rules("local-rules", [("raw", "OUTPUT")]),
-            *mangle,
-            *nat,
-            Step("reroute", {"reroute": self.routing_local(again=True)}, to=("output",)),
+        behind = rules(
+            "local-rules", ("filter", "OUTPUT"), ("security", "OUTPUT"), made_here=True, first_oif=changes
+        )
+        note_oif = any("oif" in tested(s) for s in behind) and not self.given_oif
+        ways.steps["local"] = [
+            Step("route-local", {"route-local": self.routing_local("local-rules", note_oif)}, to=("local-rules",)),
         ]
+        ways.steps["local-rules"] = [
+            *(whole(Hook.OUTPUT, "defrag-out") if self.conntrack else ()),
+            *rules("local-rules", ("raw", "OUTPUT"), made_here=True),
+            *mangle, *nat, *behind,
+            Step("leave", {"leave": self.routing_local("output")}, to=("output",)),
+        ]
+        lo = self.context("OUTPUT", made_here=True).oif(Values.single(self.interfaces.id("lo")))
+        loop = Block(
+            (Op(lo, effects=(Effect(codes.FORGET),)), Op(lo, Act.END, end=End(stage="loop"))), Hook.POSTROUTING
+        )
         ways.steps["output"] = [
-            *rules("output", [("filter", "OUTPUT"), ("security", "OUTPUT")]),
-            *rules("output", [("mangle", "POSTROUTING"), ("nat", "POSTROUTING")]),
-            Step("loop", {"loop": self._loop()}, to=("loop",)),
+            *rules("output", ("mangle", "POSTROUTING"), ("nat", "POSTROUTING"), made_here=True),
+            Step("loop", {"loop": loop}, to=("loop",)),
         ]
         ways.ends["output"] = End(Verdict.LOCAL_OUT, Hook.POSTROUTING)
-        ways.steps["loop"] = [
-            *rules("loop", [("raw", "PREROUTING"), ("mangle", "PREROUTING")]),
-            *reassembly,
-            *rules("loop", [("mangle", "INPUT"), ("filter", "INPUT"), ("security", "INPUT")]),
-        ]
+        looped = rules("loop", ("raw", "PREROUTING"), ("mangle", "PREROUTING"), looped=True)
+        looped += reassembly
+        looped += rules("loop", ("mangle", "INPUT"), ("filter", "INPUT"), ("security", "INPUT"), looped=True)
+        if any("ctstatus" in tested(s) for s in looped):
+            looped.insert(0, _effect_step("confirm", Effect(codes.CONFIRM)))
+        ways.steps["loop"] = looped
         ways.ends["loop"] = End(Verdict.LOCAL_IN, Hook.INPUT)
         return ways
 
-    def _loop(self) -> Block:
-        context = self.context("OUTPUT", made_here=True)
-        lo = Values.single(self.interfaces.id("lo"), self.interfaces.id(LOCAL))
-        return Block((Op(context.oif(lo), Act.END, end=End(stage="loop")),), Hook.POSTROUTING)
+
+TRACKING_MATCHES = frozenset({
+    "conntrack", "state", "connmark", "connbytes", "connlimit", "connlabel", "helper", "socket", "cluster",
+})
+TRACKING_TARGETS = frozenset({
+    "DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP", "CONNMARK", "CONNSECMARK", "TPROXY", "SYNPROXY", "CLUSTERIP",
+})
+"""Matches and targets that make the kernel track connections; a nat table alone does not."""
 
 
 def conntrack_in_use(host: Host) -> bool:
     """True where the rules make the kernel track connections (and so put fragments together)."""
-    tracking = {"conntrack", "state", "connmark", "connbytes", "connlabel", "connlimit", "helper", "cluster"}
-    targets_ = {"DNAT", "SNAT", "MASQUERADE", "REDIRECT", "NETMAP", "CONNMARK", "CT", "NOTRACK", "CONNSECMARK", "SYNPROXY"}
-    for table in host.ruleset.tables:
-        for chain in table.chains:
-            for rule in chain.rules:
-                if any(m.module in tracking for m in rule.matches):
-                    return True
-                if rule.target is not None and rule.target.name in targets_:
-                    return True
+    rules = (rule for table in host.ruleset.tables for chain in table.chains for rule in chain.rules)
+    for rule in rules:
+        target = rule.target
+        if any(m.module in TRACKING_MATCHES for m in rule.matches):
+            return True
+        if target is not None and (
+            target.name in TRACKING_TARGETS or (target.name == "CT" and target.get("notrack") is None)
+        ):
+            return True
     return False
-

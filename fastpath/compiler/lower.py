@@ -25,10 +25,10 @@ from fastpath.compiler.fields import (
     none_of,
     test,
 )
-from fastpath.compiler.interfaces import InterfaceTable
+from fastpath.compiler.interfaces import NONE, InterfaceTable
 from fastpath.compiler.routes import RouteMap
 from fastpath.host.model import Host
-from fastpath.packets.schema import NO_ID
+from fastpath.packets.schema import LOCAL, NO_ID
 from fastpath.ruleset.model import (
     AddressRange,
     IcmpType,
@@ -61,7 +61,9 @@ class Context:
         oif: condition that the egress interface is in a set of ids.
         tracked: False before connection tracking has seen the packet.
         whole: True where conntrack puts fragments together first, so that none are seen.
-        made_here: the host made the packet.
+        made_here: the host made the packet and it has not been looped back.
+        looped: it has been looped back through lo.
+        alone: the chain is walked by itself, so that packets of either kind come by.
         assume: module name or rule id -> ``match``, ``no-match`` or ``column:NAME``.
     """
 
@@ -74,12 +76,18 @@ class Context:
     tracked: bool
     whole: bool
     made_here: bool
+    looped: bool
+    alone: bool
     assume: Mapping[str | int, str]
 
     def iif_in(self, ids: Values) -> Condition:
         """The condition that the ingress interface is one of `ids`."""
         if self.iif is not None:
             return TRUE if self.iif in ids else FALSE
+        if self.alone:
+            local = Values.single(self.interfaces.id(LOCAL))
+            ids = ids.intersect(local.complement(BASES["iif"]))
+            ids = ids.union(local) if NONE in ids else ids
         return test("iif", ids)
 
 
@@ -144,7 +152,7 @@ def _icmp(match: Match, context: Context) -> Condition:
 
 
 def _multiport(match: Match, context: Context) -> Condition:
-    parts = [_readable(context)]
+    parts = [_readable(context), equals("proto", *PORT_PROTOCOLS)]
     for option in match.options:
         ranges = option.value
         if not isinstance(ranges, tuple):
@@ -208,7 +216,7 @@ def _ctstate(option: Option, context: Context) -> Condition:
         return _maybe_not(TRUE if "INVALID" in names else FALSE, option.negated)
     found = equals("ctstate", *(s for n in names for s in STATES.get(n, ())))
     for name, bit in (("SNAT", SRC_NAT), ("DNAT", DST_NAT)):
-        if name in names:
+        if name in names and option.name == "ctstate":
             set_ = none_of(masked_equals("ctstatus", 0, bit))
             found = any_of(found, all_of(_has_connection(context), set_))
     return _maybe_not(found, option.negated)
@@ -222,13 +230,39 @@ def _by_direction(original: Condition, reply: Condition) -> Condition:
     return any_of(all_of(equals("ctdir", 1), original), all_of(equals("ctdir", 2), reply))
 
 
-CT_TUPLE = {
-    "ctorigsrc": ("src", "dst"), "ctorigdst": ("ctorigdst", "ctorigdst"),
-    "ctreplsrc": ("dst", "src"), "ctrepldst": ("src", "dst"),
-    "ctorigsrcport": ("sport", "dport"), "ctorigdstport": ("ctorigdstport", "ctorigdstport"),
-    "ctreplsrcport": ("dport", "sport"), "ctrepldstport": ("sport", "dport"),
-}
-"""Where the parts of a connection's tuples are found, in a packet of original and of reply direction."""
+ICMP_REPLY = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17}
+"""ICMP types whose packets have an id, and the type of the answer."""
+
+NAT_PROTOCOLS = (6, 17, 132, 136)
+"""Protocols whose ports conntrack and NAT know."""
+
+
+def _present_port(which: int, reply: bool, ports: Values) -> Condition:
+    """Port `which` (0 source, 1 destination) of a packet's tuple, or of the reversed one, is among `ports`."""
+    of_tuple = all_of(equals("proto", *NAT_PROTOCOLS), test(("sport", "dport")[which ^ reply], ports))
+    with_id = all_of(equals("proto", 1), test("icmp", Values.of((t << 8, t << 8 | 255) for t in ICMP_REPLY)))
+    if which == 0:
+        of_icmp = all_of(with_id, test("sport", ports))
+    else:
+        seen = {t: ICMP_REPLY[t] if reply else t for t in ICMP_REPLY}
+        of_icmp = all_of(with_id, test("icmp", Values.single(
+            *(t << 8 | code for t, shown in seen.items() for code in range(256) if shown << 8 | code in ports)
+        )))
+    other = all_of(none_of(any_of(equals("proto", *NAT_PROTOCOLS), with_id)), TRUE if 0 in ports else FALSE)
+    return any_of(of_tuple, of_icmp, other)
+
+
+def _reply_tuple(name: str, value: object) -> Condition:
+    """The reply tuple: what the packet's present addresses say of it."""
+    source = name.startswith("ctreplsrc")
+    if isinstance(value, Network):
+        return _by_direction(
+            address_in("dst" if source else "src", value), address_in("src" if source else "dst", value)
+        )
+    assert isinstance(value, PortRange)
+    ports = Values.of([(value.first, value.last)])
+    which = 0 if source else 1
+    return _by_direction(_present_port(which, True, ports), _present_port(which, False, ports))
 
 
 def _conntrack_detail(option: Option) -> Condition:
@@ -243,11 +277,10 @@ def _conntrack_detail(option: Option) -> Condition:
         for name in value:
             mask |= CT_STATUS[name]
         return none_of(masked_equals("ctstatus", 0, mask)) if mask else FALSE
-    if option.name in CT_TUPLE:
-        original, reply = CT_TUPLE[option.name]
-        if isinstance(value, Network):
-            return _by_direction(address_in(original, value), address_in(reply, value))
-        return _by_direction(_range(original, value), _range(reply, value))
+    if option.name.startswith("ctorig"):
+        return address_in(option.name, value) if isinstance(value, Network) else _range(option.name, value)
+    if option.name.startswith("ctrepl"):
+        return _reply_tuple(option.name, value)
     return UNKNOWN
 
 
@@ -274,11 +307,13 @@ def _connmark(match: Match, context: Context) -> Condition:
 
 def _set(match: Match, context: Context) -> Condition:
     parts: list[Condition] = []
+    view = ipsets.View(
+        context.iif_in, context.oif, context.interfaces, _readable(context), match.get("return-nomatch") is not None
+    )
     for option in match.options:
         if option.name == "match-set" and isinstance(option.value, SetReference):
-            view = ipsets.View(context.iif_in, context.oif, context.interfaces, _readable(context))
             parts.append(_maybe_not(ipsets.contains(context.host, option.value, view), option.negated))
-        else:
+        elif option.name != "return-nomatch" and not option.name.startswith(("update-", "!")):
             parts.append(UNKNOWN)
     return all_of(*parts)
 
@@ -296,7 +331,12 @@ PKT_TYPES = {"unicast": 0, "broadcast": 1, "multicast": 2}
 
 
 def _pkttype(match: Match, context: Context) -> Condition:
-    return all_of(*(_maybe_not(equals("pkttype", PKT_TYPES[str(o.value)]), o.negated) for o in match.options))
+    parts = []
+    for option in match.options:
+        kind = PKT_TYPES[str(option.value)]
+        part = (FALSE if kind else TRUE) if context.looped else equals("pkttype", kind)
+        parts.append(_maybe_not(part, option.negated))
+    return all_of(*parts)
 
 
 def _length(match: Match, context: Context) -> Condition:
@@ -307,7 +347,7 @@ def _ttl(match: Match, context: Context) -> Condition:
     parts = []
     for option in match.options:
         n = _number(option.value)
-        first, last = {"ttl-eq": (n, n), "ttl-lt": (0, n - 1), "ttl-gt": (n + 1, 255)}[option.name]
+        first, last = {"eq": (n, n), "lt": (0, n - 1), "gt": (n + 1, 255)}[option.name[-2:]]
         parts.append(_maybe_not(test("ttl", Values.of([(first, last)])), option.negated))
     return all_of(*parts)
 
@@ -322,19 +362,43 @@ def _dscp(match: Match, context: Context) -> Condition:
     )
 
 
-def _owner(match: Match, context: Context) -> Condition:
-    tested = [o for o in match.options if o.name in ("uid-owner", "gid-owner")]
-    if len(tested) != len(match.options) or not all(isinstance(o.value, PortRange) for o in tested):
+def _owner_option(option: Option, supplementary: bool) -> Condition:
+    """One option for a packet whose socket exists; a user or group by name is not known."""
+    base = "gid" if option.name == "gid-owner" else "uid"
+    nobody = equals(base, NO_ID)
+    named = none_of(nobody)
+    if option.name == "socket-exists":
+        return any_of(all_of(nobody, UNKNOWN), FALSE if option.negated else named)
+    value = PortRange(0, 0) if option.value == "root" else option.value
+    if not isinstance(value, PortRange):
         return UNKNOWN
-    parts: list[Condition] = []
-    for option in tested:
-        base = option.name[:3]
-        named = _maybe_not(_range(base, option.value), option.negated)
-        nobody = equals(base, NO_ID)
-        parts.append(any_of(all_of(nobody, UNKNOWN), all_of(none_of(nobody), named)))
-    of_local = all_of(*parts)
-    of_others = TRUE if all(o.negated for o in tested) else FALSE
-    return of_local if context.made_here else of_others
+    inside = all_of(named, _range(base, value))
+    outside = all_of(named, none_of(_range(base, value)))
+    unknown = any_of(nobody, outside) if supplementary and base == "gid" else nobody
+    return any_of(all_of(unknown, UNKNOWN), outside if option.negated else inside)
+
+
+def _owner(match: Match, context: Context) -> Condition:
+    options = [o for o in match.options if o.name != "suppl-groups"]
+    supplementary = len(options) < len(match.options)
+    with_socket = all_of(*(_owner_option(o, supplementary) for o in options))
+    without = TRUE if all(o.negated for o in options) else FALSE
+    if context.alone:
+        local = equals("iif", context.interfaces.id(LOCAL))
+        return any_of(all_of(local, with_socket), all_of(none_of(local), without))
+    return with_socket if context.made_here else without
+
+
+def _ecn(match: Match, context: Context) -> Condition:
+    parts = []
+    for option in match.options:
+        if option.name == "ecn-ip-ect":
+            parts.append(_maybe_not(masked_equals("tos", _number(option.value), 3), option.negated))
+            continue
+        bit = 64 if option.name == "ecn-tcp-ece" else 128
+        flag = none_of(masked_equals("tcp_flags", 0, bit))
+        parts.append(all_of(equals("proto", 6), _readable(context), _maybe_not(flag, option.negated)))
+    return all_of(*parts)
 
 
 def _always(match: Match, context: Context) -> Condition:
@@ -345,7 +409,7 @@ MODULES: dict[str, Callable[[Match, Context], Condition]] = {
     "tcp": _ports, "udp": _ports, "udplite": _ports, "sctp": _ports, "dccp": _ports, "icmp": _icmp,
     "multiport": _multiport, "iprange": _iprange, "addrtype": _addrtype, "conntrack": _conntrack, "state": _state,
     "mark": _mark, "connmark": _connmark, "set": _set, "mac": _mac, "pkttype": _pkttype, "length": _length,
-    "ttl": _ttl, "tos": _tos, "dscp": _dscp, "owner": _owner, "comment": _always,
+    "ttl": _ttl, "hl": _ttl, "ecn": _ecn, "tos": _tos, "dscp": _dscp, "owner": _owner, "comment": _always,
 }
 """Every module that is decided from the fields; all others are unknown."""
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from fastpath.compiler.fields import Term
 from fastpath.compiler.program import Act, Block, Effect, End, Op, Stage
+from fastpath.kernels import codes
 from fastpath.packets.schema import Hook, Verdict
 
 
@@ -79,6 +80,8 @@ class Walk:
     def copy(self) -> Walk:
         return Walk(self.stack, self.effects, self.oif, self.rule, self.walked, self.path, self.done)
 
+
+FORGET = (Effect(codes.FORGET),)
 
 EGRESS_HOOKS = (Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING)
 
@@ -229,7 +232,7 @@ class Machine:
             counted = self.counted[frame.block]
             if index < 0:
                 walk.walked += counted[-1] - counted[frame.index]
-                self._leave(walk, block)
+                self._leave(walk, -1)
                 continue
             op = block.ops[index]
             mask = self.masks[frame.block][index]
@@ -256,7 +259,9 @@ class Machine:
         """One op whose condition holds."""
         if op.counted:
             walk.path = (*walk.path, op.ref)
-        if op.effects:
+        if op.effects == FORGET:
+            walk.rule = -1
+        elif op.effects:
             walk.effects = (*walk.effects, *op.effects)
         if op.oif is not None:
             walk.oif = op.oif
@@ -269,7 +274,7 @@ class Machine:
                 verdict = {Act.DROP: Verdict.DROP, Act.REJECT: Verdict.REJECT}.get(op.act, Verdict.UNDECIDED)
                 self._end(walk, verdict, block.hook, op.ref)
             case Act.RETURN:
-                self._leave(walk, block)
+                self._leave(walk, op.ref)
             case Act.JUMP:
                 walk.stack = (*walk.stack, Frame(op.chain, 0, walk.stack[-1].base))
             case Act.GOTO:
@@ -290,8 +295,8 @@ class Machine:
         while walk.stack[-1].base == base and base:
             walk.stack = walk.stack[:-1]
 
-    def _leave(self, walk: Walk, block: Block) -> None:
-        """The end of a chain, or RETURN: back to the caller, or a builtin chain's policy."""
+    def _leave(self, walk: Walk, returned: int) -> None:
+        """The end of a chain, or RETURN (rule `returned`): back to the caller, or a builtin chain's policy."""
         frame = walk.stack[-1]
         base = frame.base
         outside = len(walk.stack) < 2 or walk.stack[-2].base != base
@@ -304,7 +309,7 @@ class Machine:
         if root.policy is Act.ACCEPT:
             self._accept(walk, root.policy_ref)
         elif root.policy is Act.RETURN:
-            self._end(walk, Verdict.RETURN, root.hook, -1)
+            self._end(walk, Verdict.RETURN, root.hook, returned)
         else:
             self._end(walk, Verdict.DROP, root.hook, root.policy_ref)
 

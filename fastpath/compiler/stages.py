@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from fastpath.compiler.fields import TRUE
+from fastpath.compiler.fields import TRUE, Values
 from fastpath.compiler.flow import Builder, Step, Ways, mutated, tested
 from fastpath.compiler.program import Act, Block, End, Op, Stage
 from fastpath.packets.schema import Hook, Verdict
@@ -72,8 +72,8 @@ class Cutter:
             first = at == index and key == "root"
             if not first and (alone or tested(step) & changed):
                 break
-            self.add(step, key, ops, changed, blocks)
             changed = changed | mutated(step, terminal=True)
+            self.add(step, key, ops, changed, blocks)
             at += 1
             if alone:
                 linear = True
@@ -112,12 +112,16 @@ def stages_of_host(builder: Builder) -> list[Stage]:
 def stages_of_chain(builder: Builder, table: str, chain: str) -> list[Stage]:
     """The one stage of a chain evaluated alone: what falls out of a user chain has verdict RETURN."""
     hook = chain if chain in Hook.__members__ else "FORWARD"
-    context = builder.context(hook, made_here=False, tracked=table != "raw")
+    context = builder.context(hook, alone=True)
     step = builder.table_step(table, chain, context, "alone", always=True)
     if step is None:
         raise LookupError(chain)
     blocks = dict(step.blocks)
     root = blocks[step.key]
     blocks[step.key] = replace(root, policy=root.policy or Act.RETURN, decides=True)
-    ways = Ways({"alone": [Step(step.key, blocks)]}, {"alone": End(Verdict.ACCEPT, Hook[hook])})
-    return Cutter(ways).cut(["alone"])
+    steps = [Step(step.key, blocks)]
+    if Hook[hook] >= Hook.FORWARD:
+        ids = range(1, len(builder.interfaces.names))
+        ops = tuple(Op(context.oif(Values.single(i)), oif=i) for i in ids)
+        steps.insert(0, Step("egress", {"egress": Block(ops, Hook[hook])}))
+    return Cutter(Ways({"alone": steps}, {"alone": End(Verdict.ACCEPT, Hook[hook])})).cut(["alone"])

@@ -33,8 +33,8 @@ VERSION = 1
 
 LABEL = "fastpath tables"
 
-BASE_NUMBER = {name: i for i, name in enumerate(BASES) if name != "touched"} | {"touched": 24}
-EXTRA_BASE = 25
+BASE_NUMBER = {name: i for i, name in enumerate(BASES) if name != "touched"} | {"touched": 26}
+EXTRA_BASE = 27
 K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT = range(4)
 FIELD_COLUMNS, STAGE_COLUMNS, BLOCK_COLUMNS, OP_COLUMNS = 16, 8, 6, 12
 MAX_PARTS = 5
@@ -42,7 +42,9 @@ ACT_NUMBER = {act: i for i, act in enumerate(
     (Act.NEXT, Act.ACCEPT, Act.DROP, Act.REJECT, Act.RETURN, Act.JUMP, Act.GOTO, Act.CALL, Act.END, Act.UNDECIDED)
 )}
 MAX_DEPTH = 250
-CONNECTION = frozenset({"ctstate", "ctdir", "ctstatus", "ctorigdst", "ctorigdstport"})
+CONNECTION = frozenset({
+    "ctstate", "ctdir", "ctstatus", "ctorigsrc", "ctorigsrcport", "ctorigdst", "ctorigdstport",
+})
 DETAILS = CONNECTION - {"ctstate"}
 
 
@@ -154,11 +156,22 @@ class _Packer:
         if effects not in self.effect_at:
             self.effect_at[effects] = len(self.effects)
             for e in effects:
-                a = e.a
-                if e.code in (codes.DST_ADDR, codes.SRC_ADDR):
-                    a = self.pool.setdefault(e.a, len(self.pool))
-                self.effects.append([e.code, a, e.b, e.c])
+                a, b = e.a, e.b
+                if e.code in (codes.DST_NAT, codes.SRC_NAT) and a >= 0:
+                    a, b = (self.pool.setdefault(address, len(self.pool)) for address in (a, b))
+                self.effects.append([e.code, a, b, e.c])
         return self.effect_at[effects]
+
+
+def _constant_nat(effects: tuple[Effect, ...], code: int) -> tuple[int, int] | None:
+    """(address, port or -1) where the effects are NAT to one address and at most one port, and nothing else."""
+    if len(effects) != 1 or effects[0].code != code:
+        return None
+    first, last, packed = effects[0].a, effects[0].b, effects[0].c
+    low, high = packed & 0xFFFF, packed >> 16 & 0xFFFF
+    if first < 0 or first != last or packed & (codes.RANDOM | codes.HAS_BASE) or low != high:
+        return None
+    return first, low if packed & codes.HAS_PORTS else -1
 
 
 def _fast_dnat(
@@ -167,13 +180,12 @@ def _fast_dnat(
     """(pool index, class, port, class) where the effects are one constant DNAT and nothing else sees it."""
     names = {f.base for f in partitions}
     status = "ctstatus" in names
-    kinds = [e.code for e in effects if status or e.code != codes.STATUS_DST]
-    if kinds not in ([codes.DST_ADDR], [codes.DST_ADDR, codes.DST_PORT]):
+    constant = _constant_nat(effects, codes.DST_NAT)
+    if constant is None or status:
         return None
     if any(f.base in ("dst", "dport") and f.mask != -1 for f in partitions):
         return None
-    address = effects[0].a
-    port = effects[1].a if len(kinds) == 2 else -1
+    address, port = constant
     of_dst, of_port = partitions.get(Field("dst")), partitions.get(Field("dport"))
     return (
         packer.pool.setdefault(address, len(packer.pool)),
@@ -205,9 +217,9 @@ def _add_records(
             if fast is not None:
                 row[codes.R_FAST] = 1
                 row[codes.R_DST:codes.R_DPORT_CLASS + 1] = fast
-            elif o.stage is None and [e.code for e in o.effects] == [codes.SRC_ADDR, codes.STATUS_SRC]:
+            elif o.stage is None and (constant := _constant_nat(o.effects, codes.SRC_NAT)) and constant[1] < 0:
                 row[codes.R_FAST] = 2
-                row[codes.R_DST] = packer.pool.setdefault(o.effects[0].a, len(packer.pool))
+                row[codes.R_DST] = packer.pool.setdefault(constant[0], len(packer.pool))
         packer.paths.append(o.path)
         packer.record_stage.append(stage)
         return row
@@ -432,25 +444,25 @@ def _finish(
 ) -> Compiled:
     bases = {f.base for f in partitions}
     changed = {e[0] for e in packer.effects}
-    if bases & CONNECTION or codes.NOTRACK in changed or changed & {codes.CONNMARK, codes.MARK_RESTORE, codes.MARK_SAVE}:
+    if bases & CONNECTION or changed & {codes.NOTRACK, codes.NOTRACK_LATE, codes.CONFIRM} or changed & {codes.CONNMARK, codes.MARK_RESTORE, codes.MARK_SAVE}:
         bases |= {"ctstate"}
     if changed & {codes.MARK_RESTORE, codes.MARK_SAVE, codes.CONNMARK}:
         bases |= {"connmark"}
     if changed & {codes.TTL_ADD, codes.TTL_SUB, codes.TTL_SET}:
         bases |= {"ttl"}
-    if changed & {codes.TOS, codes.TOUCH}:
+    if changed & {codes.TOS, codes.TOUCH, codes.NOTE_MARK}:
         bases |= {"tos"}
     if bases & DETAILS:
         bases |= DETAILS
     need = sum(1 << BASE_NUMBER[b] for b in bases if b in BASE_NUMBER)
     columns = {"iif", "src", "dst", "proto", "sport", "dport", "mark"}
-    columns |= {b for b in bases if b in BASES} - {"icmp", "ctstate", "touched"}
+    columns |= {b for b in bases if b in BASES} - {"icmp", "ctstate", "touched", "ctorigsrc", "ctorigsrcport"}
     if "icmp" in bases:
         columns |= {"icmp_type", "icmp_code"}
     if "ctstate" in bases:
         columns |= {"state", "tcp_flags", "icmp_type"}
     if bases & DETAILS:
-        columns |= {"icmp_code", *DETAILS}
+        columns |= {"icmp_code", "ctdir", "ctstatus", "ctorigdst", "ctorigdstport"}
     local = next((i for i, s in enumerate(stages) if s.name == "local"), 0)
     interfaces = builder.interfaces
     params = [

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from fastpath.compiler.program import Act, Effect
 from fastpath.kernels import codes
-from fastpath.ruleset.model import AddressRange, Masked, NatRange, Network, PortRange, Target
+from fastpath.ruleset.model import Masked, NatRange, Network, PortRange, Target
 
 VERDICTS = {"ACCEPT": Act.ACCEPT, "DROP": Act.DROP, "REJECT": Act.REJECT, "RETURN": Act.RETURN}
 
 UNDECIDED = frozenset({"NFQUEUE", "QUEUE", "TPROXY", "SYNPROXY", "CLUSTERIP", "HMARK"})
 """Targets whose outcome a process or the network decides."""
 
-SOURCE_NAT = frozenset({"SNAT", "MASQUERADE"})
+WITHOUT_EFFECT = frozenset({
+    "AUDIT", "CHECKSUM", "CLASSIFY", "CONNSECMARK", "ECN", "IDLETIMER", "LED", "LOG", "NFLOG", "RATEEST", "SECMARK",
+    "SET", "TCPMSS", "TCPOPTSTRIP", "TEE", "TRACE", "ULOG",
+})
+"""Targets behind which the walk goes on as if they were not there."""
+
 FULL = 0xFFFFFFFF
 
 
@@ -39,10 +44,11 @@ def mark_effects(target: Target) -> tuple[Effect, ...]:
                 return (Effect(codes.MARK_RESTORE, ~nfmask & FULL, ctmask),)
             if target.get("save-mark") is not None:
                 return (Effect(codes.MARK_SAVE, ~ctmask & FULL, nfmask),)
-        case "TTL":
-            for name, code in (("ttl-set", codes.TTL_SET), ("ttl-inc", codes.TTL_ADD), ("ttl-dec", codes.TTL_SUB)):
-                if target.get(name) is not None:
-                    return (Effect(code, _int(target, name)),)
+        case "TTL" | "HL":
+            for name, code in (("set", codes.TTL_SET), ("inc", codes.TTL_ADD), ("dec", codes.TTL_SUB)):
+                full = f"{target.name.lower()}-{name}"
+                if target.get(full) is not None:
+                    return (Effect(code, _int(target, full)),)
         case "TOS":
             if (m := _masked(target, "set-tos")) is not None:
                 return (Effect(codes.TOS, ~m.mask & 0xFF, m.value),)
@@ -56,24 +62,15 @@ def mark_effects(target: Target) -> tuple[Effect, ...]:
     return ()
 
 
-def port_effects(ports: PortRange | None, base: int | None, random: bool, source: bool) -> tuple[Effect, ...]:
-    """Effects of a NAT port range; without one the port stays, unless ``--random`` lets the kernel choose."""
-    if ports is None:
-        return (Effect(codes.CHOICE),) if random else ()
-    if base is not None and not source:
-        return (Effect(codes.DST_SHIFT, ports.first, base, ports.last - ports.first + 1),)
-    if ports.first == ports.last:
-        return (Effect(codes.SRC_PORT if source else codes.DST_PORT, ports.first),)
-    kept = Effect(codes.SRC_PORTS if source else codes.DST_PORTS, ports.first, ports.last)
-    return (kept, Effect(codes.CHOICE)) if random else (kept,)
-
-
-def address_effects(addresses: AddressRange | None, source: bool) -> tuple[Effect, ...]:
-    """Effects of a NAT address range: its first address, flagged where there are several."""
-    if addresses is None:
-        return ()
-    first = Effect(codes.SRC_ADDR if source else codes.DST_ADDR, addresses.first)
-    return (first,) if addresses.first == addresses.last else (first, Effect(codes.CHOICE))
+def packed_ports(ports: PortRange | None, base: int | None, random: bool) -> int:
+    """A NAT rule's ports as ``kernels.codes`` packs them."""
+    packed = codes.RANDOM if random else 0
+    if ports is not None:
+        low, high = sorted((ports.first, ports.last))
+        packed |= low | high << 16 | codes.HAS_PORTS
+        if base is not None:
+            packed |= base << 32 | codes.HAS_BASE
+    return packed
 
 
 def is_random(target: Target) -> bool:
@@ -87,9 +84,9 @@ def nat_effects(target: Target, source: bool) -> tuple[Effect, ...]:
     to = option.value if option is not None else None
     if not isinstance(to, NatRange):
         return ()
-    status = Effect(codes.STATUS_SRC if source else codes.STATUS_DST)
-    ports = port_effects(to.ports, to.port_base, is_random(target), source)
-    return (*address_effects(to.address, source), *ports, status)
+    first, last = (to.address.first, to.address.last) if to.address is not None else (-1, -1)
+    ports = packed_ports(to.ports, to.port_base, is_random(target))
+    return (Effect(codes.SRC_NAT if source else codes.DST_NAT, first, last, ports),)
 
 
 def netmap_effects(target: Target, source: bool) -> tuple[Effect, ...]:
@@ -99,12 +96,23 @@ def netmap_effects(target: Target, source: bool) -> tuple[Effect, ...]:
         return ()
     net = option.value
     keep = (~net.mask) & ((1 << (32 if net.family == 4 else 128)) - 1)
-    status = Effect(codes.STATUS_SRC if source else codes.STATUS_DST)
-    return (Effect(codes.SRC_MAP if source else codes.DST_MAP, keep, net.address), status)
+    return (Effect(codes.SRC_MAP if source else codes.DST_MAP, keep, net.address),)
 
 
-def to_ports(target: Target, source: bool) -> tuple[Effect, ...]:
-    """Effects of the ``--to-ports`` of MASQUERADE and REDIRECT."""
+def to_ports(target: Target) -> int:
+    """The ``--to-ports`` of MASQUERADE and REDIRECT, packed."""
     option = target.get("to-ports")
     ports = option.value if option is not None and isinstance(option.value, PortRange) else None
-    return port_effects(ports, None, is_random(target), source)
+    return packed_ports(ports, None, is_random(target))
+
+
+def is_undecided(target: Target) -> bool:
+    """True for a target whose outcome nobody can tell, or that nobody listed."""
+    name = target.name
+    if not target.known or name in UNDECIDED:
+        return True
+    if name == "CONNMARK" and (target.get("left-shift-mark") or target.get("right-shift-mark")):
+        return True
+    if name == "SET" and target.get("map-mark") is not None:
+        return True
+    return name not in WITHOUT_EFFECT and name not in ("CT", "NOTRACK") and not mark_effects(target)

@@ -51,7 +51,6 @@ def kernel(function: F) -> F:
     return compiled
 
 
-def inlined(function: F) -> F:
-    """Compiles a helper that is inlined into kernels by LLVM."""
-    compiled: F = numba.njit(nogil=True, cache=True, error_model="numpy", boundscheck=None, inline="never")(function)
-    return compiled
+def helper(function: F) -> F:
+    """Compiles a function that kernels call; it is built into each of them."""
+    return kernel(function)

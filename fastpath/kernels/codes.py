@@ -7,10 +7,10 @@ constants. Changing one changes the format of saved tables.
 from __future__ import annotations
 
 # Effects of a record: (code, a, b, c).
-DST_ADDR = 1  # dst = address pool[a]
-DST_PORT = 2  # dport = a
-SRC_ADDR = 3  # src = address pool[a]
-SRC_PORT = 4  # sport = a
+DST_NAT = 1  # destination NAT to pool[a]..pool[b] (a -1: the address stays), ports as packed in c
+SRC_NAT = 2  # source NAT likewise; what is inside the ranges already stays
+FORGET = 3  # rule = -1: what filter OUTPUT accepted does not decide about a looped packet
+CONFIRM = 4  # ctstatus |= CONFIRMED, with a connection
 MARK = 5  # mark = mark & a ^ b
 CONNMARK = 6  # connmark = connmark & a ^ b, with a connection
 MARK_RESTORE = 7  # mark = mark & a ^ connmark & b, with a connection
@@ -20,15 +20,18 @@ TTL_ADD = 10  # ttl = min(255, ttl + a)
 TTL_SUB = 11  # ttl = max(0, ttl - a)
 TOS = 12  # tos = tos & a ^ b
 NOTRACK = 13  # ctstate = UNTRACKED
+NOTRACK_LATE = 16  # likewise, without a connection only
+SET_OIF = 17  # the egress interface that OUTPUT rules see = a
+NOTE_MARK = 19  # remembers mark and tos as they are before mangle OUTPUT
 DST_MAP = 14  # dst = dst & a | b
 SRC_MAP = 15  # src = src & a | b
-DST_PORTS = 16  # dport stays within a..b, else becomes a and the kernel may choose
-SRC_PORTS = 17  # sport likewise
 CHOICE = 18  # the kernel may choose: sets the flag
-STATUS_DST = 19  # ctstatus |= DST_NAT where dst or dport changed since arrival in this stage
-STATUS_SRC = 20  # ctstatus |= SRC_NAT likewise
-DST_SHIFT = 21  # dport = a + (dport - b) modulo c, within the range that starts at a
-TOUCH = 22  # touched |= 1 where mark or tos, |= 2 where dst is not what it was on arrival
+TOUCH = 22  # touched |= 1 where mark or tos are not what NOTE_MARK saw, |= 2 where dst is not what it was on arrival
+
+# Ports of NAT, packed: first | last << 16 | base << 32 | flags.
+HAS_PORTS = 1 << 48
+HAS_BASE = 1 << 49
+RANDOM = 1 << 50
 
 # What a record says happens next.
 KEEP_RULE = -2  # the rule column keeps what an earlier stage wrote

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpath.kernels import codes
-from fastpath.kernels._jit import inlined, kernel
+from fastpath.kernels._jit import helper, kernel
 
 BLOCK = 2048
 """Packets worked on at a time."""
@@ -23,21 +23,23 @@ BLOCK = 2048
 DEPTH = 256
 """Chains that may be open at once in a linear walk."""
 
-# Rows of the scratch values of a block.
-A_IIF, A_OIF, A_CTSTATE, A_CTDIR, A_CTSTATUS, A_CONNMARK, A_TTL, A_TOS, A_TOUCHED, A_ORIGDST, A_ORIGPORT = range(11)
-A_ROWS = 11
-
 # Bases as numbers, in the order of their names in the compiler's field table.
 (
     B_IIF, B_SRC, B_DST, B_PROTO, B_SPORT, B_DPORT, B_TCP_FLAGS, B_ICMP, B_FRAG, B_TTL, B_TOS, B_LENGTH, B_MARK,
-    B_CONNMARK, B_CTSTATE, B_CTDIR, B_CTSTATUS, B_ORIGDST, B_ORIGPORT, B_OIF, B_MAC, B_PKTTYPE, B_UID, B_GID,
-    B_TOUCHED, B_EXTRA,
-) = range(26)
+    B_CONNMARK, B_CTSTATE, B_CTDIR, B_CTSTATUS, B_ORIGSRC, B_ORIGSPORT, B_ORIGDST, B_ORIGDPORT, B_OIF, B_MAC,
+    B_PKTTYPE, B_UID, B_GID, B_TOUCHED, B_EXTRA,
+) = range(28)
 
+# Rows of the scratch values of a block, and the base that each holds.
+(
+    A_IIF, A_OIF, A_CTSTATE, A_CTDIR, A_CTSTATUS, A_CONNMARK, A_TTL, A_TOS, A_TOUCHED, A_ORIGSRC, A_ORIGSPORT,
+    A_ORIGDST, A_ORIGDPORT, A_OLD_MARK, A_OLD_TOS,
+) = range(15)
+A_ROWS = 15
 IN_BLOCK = (
-    B_IIF, B_OIF, B_CTSTATE, B_CTDIR, B_CTSTATUS, B_CONNMARK, B_TTL, B_TOS, B_TOUCHED, B_ORIGDST, B_ORIGPORT,
+    B_IIF, B_OIF, B_CTSTATE, B_CTDIR, B_CTSTATUS, B_CONNMARK, B_TTL, B_TOS, B_TOUCHED, B_ORIGSRC, B_ORIGSPORT,
+    B_ORIGDST, B_ORIGDPORT,
 )
-"""The base that each scratch row holds."""
 
 # Columns of the field table.
 F_BASE, F_MASK, F_KIND, F_TABLE, F_COUNT, F_EXTRA = range(6)
@@ -138,12 +140,18 @@ class Output(NamedTuple):
     forced_hook: Any
 
 
-@inlined
+@helper
 def _has_ports(proto: int) -> bool:
-    return proto == 6 or proto == 17 or proto == 132 or proto == 136 or proto == 33
+    """Protocols whose ports NAT changes and connections know; Linux 6.18 has no connection tracking for DCCP."""
+    return proto == 6 or proto == 17 or proto == 132 or proto == 136
 
 
-@inlined
+@helper
+def _has_id(kind: int) -> bool:
+    return kind == 0 or kind == 8 or (13 <= kind <= 18)
+
+
+@helper
 def _table_class(t: Any, f: int, value: Any) -> Any:
     """The class of a value of field f."""
     kind = t.fields[f, F_KIND]
@@ -169,7 +177,7 @@ def _table_class(t: Any, f: int, value: Any) -> Any:
     return np.uint32(t.trie[t.fields[f, F_EXTRA] + low - at])
 
 
-@inlined
+@helper
 def _base_value(c: Any, o: Any, aux: Any, base: int, f_extra: int, g: int, k: int) -> Any:
     """The present value of a base for packet g, which is k-th of its block."""
     if base == B_SRC:
@@ -210,8 +218,12 @@ def _base_value(c: Any, o: Any, aux: Any, base: int, f_extra: int, g: int, k: in
         return np.uint64(aux[A_CTSTATUS, k])
     if base == B_ORIGDST:
         return np.uint64(aux[A_ORIGDST, k])
-    if base == B_ORIGPORT:
-        return np.uint64(aux[A_ORIGPORT, k])
+    if base == B_ORIGDPORT:
+        return np.uint64(aux[A_ORIGDPORT, k])
+    if base == B_ORIGSRC:
+        return np.uint64(aux[A_ORIGSRC, k])
+    if base == B_ORIGSPORT:
+        return np.uint64(aux[A_ORIGSPORT, k])
     if base == B_MAC:
         return np.uint64(c.mac_src[g])
     if base == B_PKTTYPE:
@@ -225,7 +237,7 @@ def _base_value(c: Any, o: Any, aux: Any, base: int, f_extra: int, g: int, k: in
     return np.uint64(c.extra[f_extra, g])
 
 
-@inlined
+@helper
 def _ct_states(loose: int, state: Any, proto: Any, tcp_flags: Any, icmp_type: Any, b0: int, m: int, row: Any) -> None:
     """The connection-tracking state of each packet: as given, or as conntrack decides for a first packet.
 
@@ -249,45 +261,54 @@ def _ct_states(loose: int, state: Any, proto: Any, tcp_flags: Any, icmp_type: An
         row[k] = ct
 
 
-@inlined
+@helper
 def _connection_details(c: Any, aux: Any, b0: int, m: int) -> None:
-    """Direction, status and original destination of each packet's connection."""
+    """Direction, status and original tuple of each packet's connection; an ICMP error runs against its flow."""
     for k in range(m):
         g = b0 + k
         proto = c.proto[g]
+        kind = c.icmp_type[g]
         ct = aux[A_CTSTATE, k]
+        error = ct == 3 and proto == 1 and (3 <= kind <= 5 or kind == 11 or kind == 12)
         d = c.ctdir[g]
         if d == 0:
-            d = 2 if ct == 2 else 1
+            d = 2 if ct == 2 or error else 1
         aux[A_CTDIR, k] = d
         status = np.uint32(c.ctstatus[g])
         if status == 0:
-            if ct == 1 or ct == 2:
+            if ct == 1 or ct == 2 or error:
                 status = np.uint32(14)
             elif ct == 3:
                 status = np.uint32(9)
         aux[A_CTSTATUS, k] = status
+        sport, dport = np.uint32(0), np.uint32(0)
+        if _has_ports(proto):
+            sport, dport = np.uint32(c.sport[g]), np.uint32(c.dport[g])
+            if d == 2:
+                sport, dport = dport, sport
+        elif proto == 1 and _has_id(kind):
+            sport = np.uint32(c.sport[g])
+            shown = np.uint32(kind)
+            if d == 2:
+                shown = np.uint32(8 - kind) if kind <= 8 else np.uint32(((kind - 13) ^ 1) + 13)
+            dport = shown * np.uint32(256) + np.uint32(c.icmp_code[g])
         original = c.ctorigdst[g]
         if original == 0:
             original = c.src[g] if d == 2 else c.dst[g]
+        aux[A_ORIGSRC, k] = c.dst[g] if d == 2 else c.src[g]
+        aux[A_ORIGSPORT, k] = sport
         aux[A_ORIGDST, k] = original
-        port = np.uint32(c.ctorigdstport[g])
-        if port == 0:
-            if _has_ports(proto):
-                port = np.uint32(c.sport[g]) if d == 2 else np.uint32(c.dport[g])
-            elif proto == 1:
-                port = np.uint32(c.icmp_type[g]) * np.uint32(256) + np.uint32(c.icmp_code[g])
-        aux[A_ORIGPORT, k] = port
+        aux[A_ORIGDPORT, k] = np.uint32(c.ctorigdstport[g]) if c.ctorigdstport[g] != 0 else dport
 
 
-@inlined
+@helper
 def _direct(maps: Any, at: int, mask: int, column: Any, b0: int, m: int, row: Any) -> None:
     mask &= 0xFFFF
     for k in range(m):
         row[k] = maps[at + (np.int64(column[b0 + k]) & mask)]
 
 
-@inlined
+@helper
 def _trie(trie: Any, at: int, wide: int, column: Any, b0: int, m: int, row: Any) -> None:
     mask = np.uint32(wide & 0xFFFFFFFF)
     link = np.uint32(0x80000000)
@@ -303,7 +324,7 @@ def _trie(trie: Any, at: int, wide: int, column: Any, b0: int, m: int, row: Any)
         row[k] = e
 
 
-@inlined
+@helper
 def _search(bounds: Any, found: Any, at: int, count: int, behind: int, column: Any, b0: int, m: int, row: Any) -> None:
     for k in range(m):
         v = column[b0 + k]
@@ -317,7 +338,7 @@ def _search(bounds: Any, found: Any, at: int, count: int, behind: int, column: A
         row[k] = found[behind + low - at]
 
 
-@inlined
+@helper
 def _product(fields: Any, maps: Any, f: int, m: int, classes: Any, row: Any) -> None:
     parts = fields[f, F_COUNT]
     at = fields[f, F_TABLE]
@@ -334,7 +355,7 @@ def _product(fields: Any, maps: Any, f: int, m: int, classes: Any, row: Any) -> 
         row[k] = maps[at + np.int64(row[k])]
 
 
-@inlined
+@helper
 def _classify(c: Any, t: Any, o: Any, aux: Any, f: int, b0: int, m: int, classes: Any) -> None:
     """Classes of field f for a block."""
     fields, maps, trie = t.fields, t.maps, t.trie
@@ -391,51 +412,77 @@ def _classify(c: Any, t: Any, o: Any, aux: Any, f: int, b0: int, m: int, classes
         _direct(maps, at, mask, c.extra[fields[f, F_EXTRA]], b0, m, row)
 
 
-@inlined
+@helper
+def _nat(o: Any, pool: Any, g: int, source: bool, first: int, last: int, packed: int, proto: int) -> bool:
+    """Gives packet g the first address and port that a NAT rule allows -> whether anything changed."""
+    address = o.src[g] if source else o.dst[g]
+    port = np.int64(o.sport[g]) if source else np.int64(o.dport[g])
+    old_address, old_port = address, port
+    ports = _has_ports(proto)
+    has_ports = packed & codes.HAS_PORTS != 0
+    random = packed & codes.RANDOM != 0
+    low, high = packed & 0xFFFF, (packed >> 16) & 0xFFFF
+    if source and not random:
+        inside = first < 0 or pool[first, 0] <= address <= pool[last, 0]
+        if inside and (not has_ports or not ports or low <= port <= high):
+            return False
+    choice = False
+    if first >= 0:
+        address = pool[first, 0]
+        choice = first != last
+    if ports:
+        if not has_ports:
+            if source and random:
+                port = 1 if port < 512 else (600 if port < 1024 else 1024)
+                choice = True
+        elif packed & codes.HAS_BASE:
+            port = low + ((port - ((packed >> 32) & 0xFFFF)) & 0xFFFF) % (high - low + 1)
+        elif random or not low <= port <= high:
+            port = low
+            choice = choice or (high > low and (source or random))
+    elif proto == 1 and random:
+        choice = True
+    if choice:
+        o.flags[g] |= np.uint8(1)
+    if address == old_address and port == old_port:
+        return False
+    if source:
+        o.src[g] = address
+        o.sport[g] = port
+    else:
+        o.dst[g] = address
+        o.dport[g] = port
+    return True
+
+
+@helper
 def _apply(c: Any, t: Any, o: Any, aux: Any, classes: Any, first: int, count: int, g: int, k: int) -> None:
     """Effects first .. first+count on packet g, and the classes of what they changed."""
-    old_src, old_dst = o.src[g], o.dst[g]
-    old_sport, old_dport = o.sport[g], o.dport[g]
     connected = aux[A_CTSTATE, k] < CT_INVALID
-    ports = _has_ports(c.proto[g])
     changed = np.int64(0)
     for e in range(first, first + count):
         code = t.effects[e, 0]
         a, b, third = t.effects[e, 1], t.effects[e, 2], t.effects[e, 3]
-        if code == codes.DST_ADDR:
-            o.dst[g] = t.pool[a, 0]
-            changed |= 1 << B_DST
-        elif code == codes.SRC_ADDR:
-            o.src[g] = t.pool[a, 0]
-            changed |= 1 << B_SRC
-        elif code == codes.DST_PORT:
-            if ports:
-                o.dport[g] = a
-                changed |= 1 << B_DPORT
-        elif code == codes.SRC_PORT:
-            if ports:
-                o.sport[g] = a
-                changed |= 1 << B_SPORT
-        elif code == codes.DST_PORTS:
-            if ports and not (a <= o.dport[g] <= b):
-                o.dport[g] = a
-                o.flags[g] |= np.uint8(1)
-                changed |= 1 << B_DPORT
-        elif code == codes.SRC_PORTS:
-            if ports and not (a <= o.sport[g] <= b):
-                o.sport[g] = a
-                o.flags[g] |= np.uint8(1)
-                changed |= 1 << B_SPORT
-        elif code == codes.DST_SHIFT:
-            if ports:
-                o.dport[g] = a + (np.int64(o.dport[g]) - b) % third
-                changed |= 1 << B_DPORT
+        if code == codes.DST_NAT:
+            if _nat(o, t.pool, g, False, a, b, third, c.proto[g]):
+                aux[A_CTSTATUS, k] |= np.uint32(32)
+                changed |= 1 << B_DST | 1 << B_DPORT | 1 << B_CTSTATUS
+        elif code == codes.SRC_NAT:
+            if _nat(o, t.pool, g, True, a, b, third, c.proto[g]):
+                aux[A_CTSTATUS, k] |= np.uint32(16)
+                changed |= 1 << B_SRC | 1 << B_SPORT | 1 << B_CTSTATUS
         elif code == codes.DST_MAP:
-            o.dst[g] = np.uint32((np.int64(o.dst[g]) & a) | b)
-            changed |= 1 << B_DST
+            new = np.uint32((np.int64(o.dst[g]) & a) | b)
+            if new != o.dst[g]:
+                aux[A_CTSTATUS, k] |= np.uint32(32)
+            o.dst[g] = new
+            changed |= 1 << B_DST | 1 << B_CTSTATUS
         elif code == codes.SRC_MAP:
-            o.src[g] = np.uint32((np.int64(o.src[g]) & a) | b)
-            changed |= 1 << B_SRC
+            new = np.uint32((np.int64(o.src[g]) & a) | b)
+            if new != o.src[g]:
+                aux[A_CTSTATUS, k] |= np.uint32(16)
+            o.src[g] = new
+            changed |= 1 << B_SRC | 1 << B_CTSTATUS
         elif code == codes.MARK:
             o.mark[g] = np.uint32((np.int64(o.mark[g]) & a) ^ b)
             changed |= 1 << B_MARK
@@ -463,26 +510,30 @@ def _apply(c: Any, t: Any, o: Any, aux: Any, classes: Any, first: int, count: in
         elif code == codes.TOS:
             aux[A_TOS, k] = (np.int64(aux[A_TOS, k]) & a) ^ b
             changed |= 1 << B_TOS
-        elif code == codes.NOTRACK:
+        elif code == codes.NOTRACK or (code == codes.NOTRACK_LATE and not connected):
             aux[A_CTSTATE, k] = CT_UNTRACKED
             connected = False
             changed |= 1 << B_CTSTATE
         elif code == codes.CHOICE:
             o.flags[g] |= np.uint8(1)
-        elif code == codes.STATUS_DST:
-            if o.dst[g] != old_dst or o.dport[g] != old_dport:
-                aux[A_CTSTATUS, k] |= np.uint32(32)
-                changed |= 1 << B_CTSTATUS
-        elif code == codes.STATUS_SRC:
-            if o.src[g] != old_src or o.sport[g] != old_sport:
-                aux[A_CTSTATUS, k] |= np.uint32(16)
-                changed |= 1 << B_CTSTATUS
+        elif code == codes.SET_OIF:
+            aux[A_OIF, k] = a
+            changed |= 1 << B_OIF
+        elif code == codes.NOTE_MARK:
+            aux[A_OLD_MARK, k] = o.mark[g]
+            aux[A_OLD_TOS, k] = aux[A_TOS, k]
         elif code == codes.TOUCH:
-            if o.mark[g] != c.mark[g] or aux[A_TOS, k] != c.tos[g]:
+            if o.mark[g] != aux[A_OLD_MARK, k] or aux[A_TOS, k] != aux[A_OLD_TOS, k]:
                 aux[A_TOUCHED, k] |= np.uint32(1)
             if o.dst[g] != c.dst[g]:
                 aux[A_TOUCHED, k] |= np.uint32(2)
             changed |= 1 << B_TOUCHED
+        elif code == codes.CONFIRM:
+            if connected:
+                aux[A_CTSTATUS, k] |= np.uint32(8)
+                changed |= 1 << B_CTSTATUS
+        elif code == codes.FORGET:
+            o.rule[g] = -1
     if changed:
         for f in range(t.fields.shape[0]):
             base = t.fields[f, F_BASE]
@@ -490,7 +541,7 @@ def _apply(c: Any, t: Any, o: Any, aux: Any, classes: Any, first: int, count: in
                 classes[f, k] = _table_class(t, f, _base_value(c, o, aux, base, t.fields[f, F_EXTRA], g, k))
 
 
-@inlined
+@helper
 def _truth(t: Any, classes: Any, op: int, k: int) -> int:
     """Of a linear op's condition: 0 no, 1 yes, 2 perhaps."""
     perhaps = 0
@@ -509,7 +560,7 @@ def _truth(t: Any, classes: Any, op: int, k: int) -> int:
     return perhaps
 
 
-@inlined
+@helper
 def _finish(o: Any, g: int, verdict: int, hook: int) -> None:
     o.verdict[g] = verdict
     o.hook[g] = hook
@@ -604,6 +655,7 @@ def _walk(
                 at = stack[depth, 1]
                 base = stack[depth, 2]
                 continue
+            returned = ref
             ref = t.blocks[base, L_POLICY_REF]
             if ref >= 0:
                 o.rule_packets[ref] += 1
@@ -614,7 +666,7 @@ def _walk(
             else:
                 if o.choices.shape[0] > 1:
                     o.choices[stage, g] = choices << 16 | choices
-                o.rule[g] = -1 if policy == ACT_RETURN else ref
+                o.rule[g] = returned if policy == ACT_RETURN else ref
                 _finish(o, g, V_RETURN if policy == ACT_RETURN else V_DROP, t.blocks[base, L_HOOK])
                 return codes.FINAL
         if accept:
@@ -699,6 +751,8 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any) -
         if need >> B_TOUCHED & 1:
             for k in range(m):
                 aux[A_TOUCHED, k] = 0
+                aux[A_OLD_MARK, k] = c_mark[b0 + k]
+                aux[A_OLD_TOS, k] = aux[A_TOS, k]
         for f in range(fields):
             _classify(c, t, o, aux, f, b0, m, classes)
         for s in range(n_stages):

@@ -1,7 +1,8 @@
 """Another engine's answers against the kernel's, packet by packet and counter by counter.
 
-Left out, and told apart: packets that the judge cannot make, packets that the engine calls UNDECIDED, and packets for
-which the kernel may choose an address or a port (``Flag.NAT_CHOICE``). Counters are compared over exactly the packets
+Left out, and told apart: packets that the judge cannot make, packets that iptables' two back ends treat differently,
+packets that the engine calls UNDECIDED, and packets for which the kernel may choose an address or a port
+(``Flag.NAT_CHOICE``). Counters are compared over exactly the packets
 that were, unless some rule tests what no packet's columns tell: such a rule counts as it likes.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastpath.host.model import Host
+from fastpath.netns.backends import differences
 from fastpath.netns.job import Array
 from fastpath.netns.judge import Backend, Judge, Judgement, Progress
 from fastpath.netns.limits import reasons
@@ -111,6 +113,7 @@ def compare(
 
     codes, texts, _ = reasons(host, packets)
     chosen = without(np.arange(len(packets)), codes, texts)
+    chosen = without(chosen, *differences(host, packets, backend))
     first = engine(packets.take(chosen))
     codes = np.zeros(len(packets), np.int16)
     codes[chosen] = np.where(first.verdict == Verdict.UNDECIDED, 1, np.where(first.flags & Flag.NAT_CHOICE, 2, 0))
@@ -133,7 +136,8 @@ def _sure(rule: Rule) -> bool:
 
 def _differing(packets: PacketBatch, ours: Result, kernel: Judgement) -> dict[str, Array]:
     """Rows that differ, by column. What a hook changed before it dropped a packet cannot be seen from outside: of
-    dropped packets the mark is not compared, and of those dropped in or right behind OUTPUT no egress and tuple."""
+    dropped packets the mark is not compared, of those dropped in or right behind OUTPUT no egress and tuple, and of the
+    host's own ones dropped in POSTROUTING no egress: the probe behind OUTPUT is still told the one before re-routing."""
     accepted = np.isin(kernel.verdict, _ACCEPTED)
     made_here = np.array([name == LOCAL for name in packets.interfaces] + [False])[packets.column("iif")]
     seen = accepted | ~(made_here & np.isin(kernel.hook, (Hook.OUTPUT, Hook.ROUTE)))
@@ -142,7 +146,7 @@ def _differing(packets: PacketBatch, ours: Result, kernel: Judgement) -> dict[st
     unequal = {
         "verdict": ours.verdict != kernel.verdict,
         "hook": ours.hook != kernel.hook,
-        "oif": (ours.oif != recode[kernel.oif]) & (accepted | np.isin(kernel.hook, _LEAVING)),
+        "oif": (ours.oif != recode[kernel.oif]) & (accepted | np.isin(kernel.hook, _LEAVING) & ~made_here),
         **{name: (ours.column(name) != kernel.column(name)) & seen for name in ("src", "dst", "sport", "dport")},
         "mark": (ours.mark != kernel.mark) & accepted,
     }

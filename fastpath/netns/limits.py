@@ -84,6 +84,7 @@ def reasons(host: Host, packets: PacketBatch) -> tuple[Array, tuple[str, ...], A
     refuse((local | looped) & ((c("mac_src") != 0) | (c("pkttype") != 0)), "the host's own packets have no link layer")
     refuse(arriving & (c("mac_src") == 0) & used.macs, "a rule asks for a MAC address, and on Ethernet all have one")
     refuse(local & (c("src") == 0), "the kernel fills in the source of the host's own packets")
+    refuse(local & (c("dst") >> 28 == 0xE) & (c("ttl") == 0), "of a multicast with TTL 0 only the host's copy goes on")
     if used.owners and os.geteuid():
         refuse(local & ((c("uid") != NO_ID) | (c("gid") != NO_ID)), "another user's sockets need root")
     broken = _tracking(host, packets, local, refuse) if used.tracked else np.zeros(len(packets), np.bool_)
@@ -124,7 +125,9 @@ def _tracking(host: Host, packets: PacketBatch, local: Array, refuse: Refuse) ->
            "the status contradicts the state, or is one of NAT, which the kernel would carry out")
     refuse(tracked & (c("ctdir") != 0) & (c("ctdir") != np.where(reply, 2, 1)), "the direction contradicts the state")
     other = (c("ctorigdst") != 0) & (c("ctorigdst") != c("dst"))
-    other |= (c("ctorigdstport") != 0) & (c("ctorigdstport") != c("dport")) & np.isin(proto, list(WITH_PORTS))
+    ports = np.isin(proto, list(WITH_PORTS))
+    refuse(tracked & ~ports & (c("ctorigdstport") != 0), "the protocol's flows have no destination port")
+    other |= (c("ctorigdstport") != 0) & (c("ctorigdstport") != c("dport"))
     refuse(tracked & ~reply & other, "a packet that is not a reply arrives with the destination its flow began with")
     return broken
 

@@ -31,7 +31,7 @@ GROUPS = range(64001, 64012)
 the twins of REJECT rules."""
 
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
-_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 2, 0x1000
+_TUNSETIFF, _TUNSETPERSIST, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x400454CB, 2, 0x1000
 _SIOCGIFHWADDR = 0x8927
 _FIRST, _AFTER_RAW, _AFTER_CONNTRACK, _LAST = -450, -290, -199, 400
 
@@ -105,6 +105,8 @@ class Devices:
                     file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
                     self.files[name] = file
                     fcntl.ioctl(file, _TUNSETIFF, struct.pack("16sH14x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+                    # it then ends with the namespace, for which nobody has to wait, and not when it is closed
+                    fcntl.ioctl(file, _TUNSETPERSIST, 1)
                 except OSError as error:
                     self.close()
                     raise UnavailableError(f"TAP device {name}: {error.strerror}") from None
@@ -112,7 +114,7 @@ class Devices:
                 self.addresses[name] = found[18:24]
 
     def close(self) -> None:
-        """Ends the devices."""
+        """Lets go of the devices; they end with the namespace."""
         for file in self.files.values():
             os.close(file)
         self.files.clear()
@@ -126,7 +128,6 @@ def build(job: Job) -> Devices:
     """
     _write(_QUIET)
     _write(job.sysctls[:job.early_sysctls])
-    run(["ip", "link", "set", "lo", "up"])
     run(["nft", "-f", "-"], _probes(job))
     devices = Devices(job.devices)
     try:
@@ -175,7 +176,7 @@ def _probes(job: Job) -> str:
         chain("i1", "input", _LAST, f"{log(INPUT_OUT)} drop"),
         chain("o0", "output", _FIRST, f"{answer} {log(ANSWER)} drop", marks, log(OUTPUT_IN)),
         chain("o1", "output", _LAST, log(OUTPUT_OUT)),
-        # of the host's own broadcasts and multicasts a copy without a socket goes back in: not the packet under judgement
+        # of the host's own broadcasts and multicasts a copy, which has no socket, goes back in: that is not judged
         chain("q0", "postrouting", _FIRST, "meta skuid >= 0 accept", f"{own} drop"),
         chain("q1", "postrouting", _LAST, log(POSTROUTING_OUT), 'oifname != "lo" drop'),
     ]
@@ -211,19 +212,23 @@ _RULE = re.compile(r"\[(\d+):(\d+)\] -A (\S+)")
 def counters(job: Job) -> dict[tuple[str, str, int], tuple[int, int]]:
     """What every rule and policy counted, twins left out and numbers as in the host's own ruleset."""
     found: dict[tuple[str, str, int], tuple[int, int]] = {}
-    for table in job.tables:
-        place: dict[str, int] = {}
-        skipped: dict[str, int] = {}
-        # one table at a time: the list of all tables may not be read in a user namespace
-        for line in run([f"iptables-{job.backend}-save", "-c", "-t", table]).splitlines():
-            if policy := _POLICY.match(line):
-                if policy[2] != "-":
-                    found[table, policy[1], 0] = int(policy[3]), int(policy[4])
-            elif rule := _RULE.match(line):
-                chain = rule[3]
-                place[chain] = number = place.get(chain, 0) + 1
-                if (table, chain, number) in job.twins:
-                    skipped[chain] = skipped.get(chain, 0) + 1
-                else:
-                    found[table, chain, number - skipped.get(chain, 0)] = int(rule[1]), int(rule[2])
+    place: dict[tuple[str, str], int] = {}
+    skipped: dict[tuple[str, str], int] = {}
+    table = ""
+    command = [f"iptables-{job.backend}-save", "-c"]
+    # legacy takes the list of all tables from a file that may not be read in a user namespace
+    saves = [run(command)] if job.backend == "nft" else [run([*command, "-t", name]) for name in job.tables]
+    for line in "".join(saves).splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif policy := _POLICY.match(line):
+            if policy[2] != "-":
+                found[table, policy[1], 0] = int(policy[3]), int(policy[4])
+        elif rule := _RULE.match(line):
+            chain = table, rule[3]
+            place[chain] = number = place.get(chain, 0) + 1
+            if (*chain, number) in job.twins:
+                skipped[chain] = skipped.get(chain, 0) + 1
+            else:
+                found[*chain, number - skipped.get(chain, 0)] = int(rule[1]), int(rule[2])
     return found

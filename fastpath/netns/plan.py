@@ -166,6 +166,7 @@ def _prefix(network: Network) -> str:
 
 def _links(host: Host) -> Iterator[str]:
     built = devices(host)
+    yield "link set dev lo up"
     for interface in (*(i for i in host.interfaces if i.name == "lo"), *built):
         name = interface.name
         if name != "lo":

@@ -110,7 +110,7 @@ class _Court:
         self.log = PacketLog(namespace.GROUPS, HEAD)
         self.routing = Routing()
         self.flows = Flows()
-        self.loop = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        self.loop: socket.socket | None = None
         self.senders: dict[tuple[int, int], socket.socket] = {}
         self.index = dict(socket.if_nameindex())
         self.number = {name: number for number, name in self.index.items()}
@@ -128,7 +128,8 @@ class _Court:
         for thing in (self.log, self.routing, self.flows):
             thing.close()
         for sender in (self.loop, *self.senders.values()):
-            sender.close()
+            if sender is not None:
+                sender.close()
 
     # ------------------------------------------------------------------------------------------------ sending
 
@@ -188,6 +189,7 @@ class _Court:
             if local:
                 self._sender(uid, gid).sendto(packet, (socket.inet_ntoa(dst.to_bytes(4)), 0))
             elif self.job.names[iif] == "lo":
+                self.loop = self.loop or socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
                 self.loop.sendto(packet, ("lo", 0x0800, 0, 0, bytes(6)))
             else:
                 name = self.job.names[iif]

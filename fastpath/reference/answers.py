@@ -1,9 +1,9 @@
 """The host's own answers, REJECT's and the ICMP errors of routing: what they count on their way out.
 
 Follows ``nf_send_unreach()``, ``nf_send_reset()`` (net/ipv4/netfilter/nf_reject_ipv4.c) and ``__icmp_send()``
-(net/ipv4/icmp.c) with no rate limits. A packet whose ``state`` column says INVALID is taken for one with a bad checksum,
-which REJECT drops in silence. An answer belongs to the connection of the packet it answers, as RELATED in the
-other direction; it takes the path of a packet that the host makes. IPv4 only.
+(net/ipv4/icmp.c) with no rate limits. A packet whose ``state`` column says INVALID is taken for one with a bad
+checksum, which REJECT drops in silence. An answer belongs to the connection of the packet it answers, as RELATED in
+the other direction; it takes the path of a packet that the host makes. IPv4 only.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def _routing_error(machine: Machine, p: PacketState) -> _Error:
 def _to_many(machine: Machine, p: PacketState) -> bool:
     """Whether the packet was addressed to more than one host: nobody answers that."""
     return bool(p.pkttype) or (
-        p.oif == "" and machine.program.host.complete and machine.router.type_of(p.dst) in ("BROADCAST", "MULTICAST"))
+        (p.local or p.oif == "") and p.dst != 0 and machine.program.host.complete
+        and machine.router.type_of(p.dst) in ("BROADCAST", "MULTICAST"))
 
 
 def _icmp(machine: Machine, p: PacketState, error: _Error) -> PacketState | None:
@@ -127,5 +128,5 @@ def _attach(answer: PacketState, p: PacketState) -> PacketState:
     if p.tracked:
         answer.tracked, answer.ctbits, answer.status = True, st.RELATED, p.status
         answer.direction = st.ORIGINAL if p.direction == st.REPLY else st.REPLY
-        answer.origin, answer.connmark = p.origin, p.connmark
+        answer.origin, answer.connmark, answer.flow_proto = p.origin, p.connmark, p.flow_proto
     return answer

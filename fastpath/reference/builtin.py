@@ -48,26 +48,32 @@ def source(test: Negatable) -> Test:
     """``-s``: the source address masked equals the network."""
     assert isinstance(test.value, Network)
     value, mask, family = test.value.address, test.value.mask, test.value.family
+    single = mask.bit_count() == (32 if family == 4 else 128)
     check: Check
     if test.negated:
         check = lambda p: p.src & mask != value  # noqa: E731
+    elif single:
+        check = lambda p: p.src == value  # noqa: E731
     else:
         check = lambda p: p.src & mask == value  # noqa: E731
     return Test(f"{sign(test.negated)}-s {network_text(test.value)}", check,
-                lambda p: f"source is {format_address(p.src, family)}")
+                lambda p: f"source is {format_address(p.src, family)}", telling=single and not test.negated)
 
 
 def destination(test: Negatable) -> Test:
     """``-d``: the destination address masked equals the network."""
     assert isinstance(test.value, Network)
     value, mask, family = test.value.address, test.value.mask, test.value.family
+    single = mask.bit_count() == (32 if family == 4 else 128)
     check: Check
     if test.negated:
         check = lambda p: p.dst & mask != value  # noqa: E731
+    elif single:
+        check = lambda p: p.dst == value  # noqa: E731
     else:
         check = lambda p: p.dst & mask == value  # noqa: E731
     return Test(f"{sign(test.negated)}-d {network_text(test.value)}", check,
-                lambda p: f"destination is {format_address(p.dst, family)}")
+                lambda p: f"destination is {format_address(p.dst, family)}", telling=single and not test.negated)
 
 
 def interface_matcher(pattern: str) -> Callable[[str], bool]:

@@ -7,7 +7,6 @@ what ``-j NOTRACK`` marked there stays UNTRACKED.
 from __future__ import annotations
 
 from fastpath.packets.schema import Hook, State
-from fastpath.packets.text import PORT_PROTOCOLS
 from fastpath.reference import state as st
 from fastpath.reference.state import PacketState, Tuple
 from fastpath.ruleset.model import Ruleset
@@ -28,6 +27,9 @@ also ACK with PSH and URG."""
 ICMP_REPLY = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17}
 ICMPV6_REPLY = {128: 129, 129: 128, 139: 140, 140: 139}
 """Types of ICMP requests and their replies, both ways; requests alone start a flow."""
+
+TRACKED_PORTS = frozenset({6, 17, 132, 136})
+"""Protocols whose ports conntrack and NAT know: TCP, UDP, SCTP, UDP-Lite. Linux 6 no longer knows those of DCCP."""
 
 NAT_HOOKS = frozenset({Hook.PREROUTING, Hook.INPUT, Hook.OUTPUT, Hook.POSTROUTING})
 
@@ -106,7 +108,7 @@ def notrack(p: PacketState) -> None:
 
 def _own_ports(p: PacketState) -> tuple[int, int]:
     """The two numbers that a tuple holds for the packet's own direction: ports, or ICMP's id and type with code."""
-    if p.proto in PORT_PROTOCOLS:
+    if p.proto in TRACKED_PORTS:
         return p.sport, p.dport
     if _has_id(p):
         return p.sport, p.icmp_type << 8 | p.icmp_code
@@ -115,7 +117,7 @@ def _own_ports(p: PacketState) -> tuple[int, int]:
 
 def _reversed_ports(p: PacketState) -> tuple[int, int]:
     """The two numbers of the other direction."""
-    if p.proto in PORT_PROTOCOLS:
+    if p.proto in TRACKED_PORTS:
         return p.dport, p.sport
     if _has_id(p):
         reply = ICMP_REPLY if p.proto == 1 else ICMPV6_REPLY

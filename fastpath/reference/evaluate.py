@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
@@ -101,13 +103,8 @@ class Reference:
                     counts[rule] += 1
                     octets[rule] += length
             rows.append(self._row(p, arrived, codes))
-        columns = dict(zip(ROW, zip(*rows, strict=True), strict=True)) if rows else {name: () for name in ROW}
-        arrays = {name: np.array(values, np.int64) for name, values in columns.items()
-                  if family == 4 or name not in ("src", "dst")}
-        if family == 6:
-            for name in ("src", "dst"):
-                words = [words_of(int(v)) for v in columns[name]]
-                arrays[name] = np.array(words, np.uint32).reshape(len(words), 4)
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(ROW)
+        arrays = {name: _column(name, values, family) for name, values in zip(ROW, columns, strict=True)}
         names = sorted(codes, key=lambda name: codes[name])
         return Result(arrays, names, self.program.refs, np.array(counts, np.int64), np.array(octets, np.int64),
                       family=family)
@@ -162,6 +159,13 @@ class Reference:
                      refs[doubt.rule], otherwise, plain)
 
 
+def _column(name: str, values: tuple[int, ...], family: int) -> npt.NDArray[Any]:
+    """A result column; addresses of family 6 as rows of four words."""
+    if family == 6 and name in ("src", "dst"):
+        return np.array([words_of(v) for v in values], np.uint32).reshape(len(values), 4)
+    return np.array(values, np.int64)
+
+
 def _fate(p: PacketState) -> Fate:
     assert p.verdict is not None
     return Fate(p.verdict, p.hook, p.rule, egress_of(p), p.src, p.dst, p.sport, p.dport, p.mark, p.walked, p.flags,
@@ -190,9 +194,8 @@ def states_of(packets: PacketBatch, columns: set[str]) -> Iterator[PacketState]:
     for name in sorted(columns):
         if name not in packets.extra:
             raise PacketError(f"the packets lack the boolean column {name!r} that an assumption names")
-    n = len(packets)
     names: list[str | None] = [*packets.interfaces, None]
-    values = []
+    values: list[list[Any]] = []
     for column in PACKET_COLUMNS:
         array = packets.column(column.name)
         if column.kind == "interface":
@@ -204,8 +207,8 @@ def states_of(packets: PacketBatch, columns: set[str]) -> Iterator[PacketState]:
     extra = {name: packets.extra[name].tolist() for name in columns}
     family = packets.family
     for row, fields in enumerate(zip(*values, strict=True)):
-        yield PacketState(*fields, family=family, extra={k: v[row] for k, v in extra.items()} if extra else None)
-    assert n == len(packets)
+        values_of_row = {name: column[row] for name, column in extra.items()} if extra else None
+        yield PacketState(*[*fields, family, values_of_row])
 
 
 def state_of(packet: Packet, columns: set[str]) -> PacketState:
@@ -218,4 +221,4 @@ def state_of(packet: Packet, columns: set[str]) -> PacketState:
         if name not in packet.extra:
             raise PacketError(f"the packet lacks the boolean column {name!r} that an assumption names")
     fields = [getattr(packet, name) for name in _ORDER]
-    return PacketState(*fields, family=packet.family, extra=packet.extra)
+    return PacketState(*[*fields, packet.family, packet.extra])

@@ -46,9 +46,14 @@ def port_test(match: Match, option: Option) -> Test:
     check: Check
     if option.name == "sport":
         check = lambda p: p.frag != 2 and (first <= p.sport <= last) != negated  # noqa: E731
-        return Test(option_text(match, option), check, lambda p: _ports_seen(p, f"source port is {p.sport}"))
-    check = lambda p: p.frag != 2 and (first <= p.dport <= last) != negated  # noqa: E731
-    return Test(option_text(match, option), check, lambda p: _ports_seen(p, f"destination port is {p.dport}"))
+        return Test(option_text(match, option), check, lambda p: _ports_seen(p, f"source port is {p.sport}"),
+                    telling=not negated)
+    if first == last and not negated:
+        check = lambda p: p.dport == first and p.frag != 2  # noqa: E731
+    else:
+        check = lambda p: p.frag != 2 and (first <= p.dport <= last) != negated  # noqa: E731
+    return Test(option_text(match, option), check, lambda p: _ports_seen(p, f"destination port is {p.dport}"),
+                telling=not negated)
 
 
 def _ports_seen(p: PacketState, ports: str) -> str:

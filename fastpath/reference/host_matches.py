@@ -65,7 +65,7 @@ def _conntrack_question(option: Option) -> tuple[Callable[[PacketState], bool], 
     """The question of an option to a packet with a connection, and what it shows."""
     name, value = option.name, option.value
     if name == "ctproto":
-        return lambda p: p.proto == value, lambda p: f"protocol is {p.proto}"
+        return lambda p: p.flow_proto == value, lambda p: f"the connection's protocol is {p.flow_proto}"
     if name == "ctstatus":
         wanted = _bits(value, STATUS_BITS)
         return lambda p: bool(p.status & wanted), lambda p: f"connection status is {p.status:#x}"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastpath.packets.schema import Flag, Hook
-from fastpath.packets.text import PORT_PROTOCOLS
 from fastpath.reference import state as st
+from fastpath.reference.conntrack import TRACKED_PORTS
 from fastpath.reference.route import Router
 from fastpath.reference.state import PacketState
 from fastpath.ruleset.model import AddressRange, NatRange, Network, PortRange, Target
@@ -101,10 +101,10 @@ def rewrite(p: PacketState, mapping: Mapping) -> None:
     if mapping.addresses is not None:
         address = mapping.addresses.first
         choice = mapping.addresses.first != mapping.addresses.last
-    if p.proto in PORT_PROTOCOLS:
+    if p.proto in TRACKED_PORTS:
         port, chosen = _port(mapping, port)
         choice = choice or chosen
-    elif p.proto in ICMP and mapping.source and mapping.random:
+    elif p.proto in ICMP and mapping.random:
         choice = True
     if choice:
         p.flags |= Flag.NAT_CHOICE
@@ -122,7 +122,7 @@ def _inside(p: PacketState, mapping: Mapping, address: int, port: int) -> bool:
     """Whether a source already is what the mapping asks for (``nf_in_range()``): then it stays."""
     if mapping.addresses is not None and not mapping.addresses.first <= address <= mapping.addresses.last:
         return False
-    if mapping.ports is None or p.proto not in PORT_PROTOCOLS:
+    if mapping.ports is None or p.proto not in TRACKED_PORTS:
         return True
     return mapping.ports.first <= port <= mapping.ports.last
 

@@ -43,7 +43,7 @@ class CompiledRule:
     Attributes:
         id, number: the id of its RuleRef, and its place in the chain from 1.
         tests: every test, in the kernel's order.
-        sure: the tests that always have an answer, as bare functions.
+        sure: the tests that always have an answer, as bare functions, the telling ones first.
         unsure: those that may have none.
         act: what it does when it matches.
         change: for :attr:`Act.CHANGE`.
@@ -137,7 +137,8 @@ class Program:
         act, to, why = self._act(rule.target, ref.table)
         return CompiledRule(
             id=ref.id, number=ref.number, ref=ref, target=rule.target, tests=tuple(tests),
-            sure=tuple(t.check for t in tests if t.sure), unsure=tuple(t.check for t in tests if not t.sure),
+            sure=tuple(t.check for t in sorted(tests, key=lambda t: not t.telling) if t.sure),
+            unsure=tuple(t.check for t in tests if not t.sure),
             act=act, change=targets.change_of(rule.target) if rule.target is not None and act is Act.CHANGE else None,
             to=to, effect=act is not Act.NOTHING, why=why)
 

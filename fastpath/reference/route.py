@@ -80,14 +80,14 @@ class Router:
 
     def _setting(self, name: str, interface: str) -> int:
         """A per-interface sysctl of an interface as the kernel uses it: the larger of `all` and its own."""
-        own = self._number(f"net.ipv4.conf.{interface.replace('.', '/')}.{name}")
+        own = self._number(f"net.ipv4.conf.{interface}.{name}")
         if own is None:
             own = self._number(f"net.ipv4.conf.default.{name}")
         return max(self._number(f"net.ipv4.conf.all.{name}") or 0, own or 0)
 
     def forwards(self, interface: str) -> bool:
         """Whether packets that came in on an interface may be forwarded."""
-        own = self._number(f"net.ipv4.conf.{interface.replace('.', '/')}.forwarding")
+        own = self._number(f"net.ipv4.conf.{interface}.forwarding")
         return bool(own if own is not None else self._number("net.ipv4.ip_forward") or 0)
 
     # ---------------------------------------------------------------------------------------------- what arrives
@@ -201,17 +201,18 @@ class Router:
         """Where a packet goes that the host made; ``lo`` for its own addresses.
 
         The first look-up takes the destination alone. The one after OUTPUT's rules (`again`) also refuses to let a
-        loopback source out of another interface than lo, unless that one has route_localnet.
+        loopback source out of another interface than lo, unless that one has route_localnet; a source that is no
+        host's address (127.255.255.255) plays no part in it.
 
         Raises:
             PacketError: the host's routes are not known and the packet brings no egress interface.
         """
         if p.given_oif is not None:
             decision = given(p.given_oif)
-            return decision if decision.way is Way.OUT else Decision(Way.OUT, decision.reason, "lo")
+            return decision if decision.way is Way.OUT else Decision(Way.OUT, f"dev lo, {decision.reason}", "lo")
         self._need_routes()
         if p.dst == 0:
-            return Decision(Way.OUT, "the unspecified address is this host", "lo")
+            return Decision(Way.OUT, "dev lo, the unspecified address is this host", "lo")
         if self.policy_rules and self.type_of(p.dst) != "LOCAL":
             return Decision(Way.UNDECIDED, "the host has policy rules (ip rule)")
         found = self.find(p.dst)
@@ -219,9 +220,9 @@ class Router:
             what = "no route" if found is None else f"a {found.type} route"
             return Decision(Way.DROP, f"{what} to {format_address(p.dst, p.family)}")
         if found.type == "local" or found.dev is None:
-            return Decision(Way.OUT, f"an address of {found.dev}", "lo")
+            return Decision(Way.OUT, f"dev lo, to an address of {found.dev}", "lo")
         if (again and found.dev != "lo" and is_loopback(p.src, self.family)
-                and not self.setting("route_localnet", found.dev)):
+                and self.type_of(p.src) in ("LOCAL", "UNICAST") and not self.setting("route_localnet", found.dev)):
             return Decision(Way.DROP, f"a loopback source may not leave by {found.dev}, where route_localnet is off")
         return Decision(Way.OUT, route_text(found), found.dev, found.gateway)
 
@@ -251,7 +252,7 @@ def given(oif: str) -> Decision:
     """The decision that a packet's ``oif`` column makes."""
     if oif == LOCAL:
         return Decision(Way.HERE, "as the column oif says")
-    return Decision(Way.OUT, "as the column oif says", oif)
+    return Decision(Way.OUT, f"dev {oif}, as the column oif says", oif)
 
 
 def route_text(found: Lookup) -> str:

@@ -35,11 +35,14 @@ class PacketState:
 
     Attributes:
         iif, oif: names of the interfaces that the present hook shows to rules; empty where it shows none.
+        egress: where a packet of the host itself will go; OUTPUT's rules see the first answer in `oif` even where
+            they changed it themselves, and only POSTROUTING the last.
         local: made by the host itself.
         owned: made by the host and not yet looped back, so that its socket is known.
         ctbits: the state bits that rules see; INVALID before conntrack has run.
         tracked: belongs to a connection.
         status, direction, origin: the connection's status bits, the packet's direction, and the original tuple.
+        flow_proto: the connection's protocol, which for an ICMP error is not the packet's.
         unbound: the hooks at which the nat table is still to be asked about the connection.
         given: the ``state`` column.
         steps, position: the way through the hooks, and the next step on it.
@@ -56,17 +59,18 @@ class PacketState:
     """
 
     __slots__ = (
-        "accepted_by", "alone", "chain", "connmark", "ctbits", "ctdir", "ctorigdst", "ctorigdstport", "ctstatus", "direction",
-        "doubts", "dport", "dst", "extra", "family", "flags", "forced", "frag", "gid", "given", "given_oif", "hits",
-        "hook", "icmp_code", "icmp_type", "iif", "index", "ingress", "length", "local", "looped", "mac_src", "mark",
-        "next_hop", "oif", "origin", "owned", "pkttype", "position", "proto", "recorder", "routed_dst", "routed_mark",
-        "rule", "sport", "src", "stack", "status", "steps", "tcp_flags", "tos", "tracked", "ttl", "uid", "unbound",
-        "verdict", "walked",
+        "accepted_by", "alone", "chain", "connmark", "ctbits", "ctdir", "ctorigdst", "ctorigdstport", "ctstatus",
+        "direction", "doubts", "dport", "dst", "egress", "extra", "family", "flags", "flow_proto", "forced", "frag",
+        "gid", "given", "given_oif", "hits", "hook", "icmp_code", "icmp_type", "iif", "index", "ingress", "length",
+        "local", "looped", "mac_src", "mark", "next_hop", "oif", "origin", "owned", "pkttype", "position", "proto",
+        "recorder", "routed_dst", "routed_mark", "rule", "sport", "src", "stack", "status", "steps", "tcp_flags",
+        "tos", "tracked", "ttl", "uid", "unbound", "verdict", "walked",
     )
 
     ingress: str
     iif: str
     oif: str
+    egress: str
     local: bool
     owned: bool
     looped: bool
@@ -101,6 +105,7 @@ class PacketState:
     status: int
     direction: int
     origin: Tuple
+    flow_proto: int
     unbound: frozenset[Hook]
     steps: tuple[Step, ...]
     position: int
@@ -134,7 +139,7 @@ class PacketState:
         self.local = self.owned = ingress == "local"
         self.looped = False
         self.iif = "" if self.local else ingress
-        self.oif = ""
+        self.oif = self.egress = ""
         self.src, self.dst, self.proto, self.sport, self.dport = src, dst, proto, sport, dport
         self.tcp_flags, self.icmp_type, self.icmp_code, self.frag = tcp_flags, icmp_type, icmp_code, frag
         self.ttl, self.tos, self.length, self.mark, self.connmark = ttl, tos, length, mark, connmark
@@ -145,6 +150,7 @@ class PacketState:
         self.extra = extra if extra is not None else {}
         self.ctbits, self.tracked, self.status, self.direction = INVALID, False, 0, ORIGINAL
         self.origin = (src, dst, sport, dport)
+        self.flow_proto = proto
         self.unbound: frozenset[Hook] = frozenset()
         self.steps, self.position = (), 0
         self.chain, self.index, self.stack, self.forced = None, 0, (), None
@@ -169,7 +175,7 @@ class PacketState:
         return (
             id(self.steps), self.position, id(self.chain), self.index, self.stack, id(self.forced), self.src, self.dst,
             self.sport, self.dport, self.mark, self.connmark, self.tos, self.ttl, self.ctbits, self.status, self.iif,
-            self.oif, self.looped, self.next_hop, self.routed_dst, self.routed_mark,
+            self.oif, self.egress, self.looped, self.next_hop, self.routed_dst, self.routed_mark,
         )
 
     def end(self, verdict: Verdict, hook: Hook, rule: int = -1) -> None:

@@ -25,6 +25,7 @@ class Test:
         sure: False where `check` may answer None.
         module: the match's module, empty for builtin tests.
         reason: why the answer may be None.
+        telling: few packets pass it; asked before the others (tests have no effects, so that the order is free).
     """
 
     __test__ = False
@@ -35,6 +36,7 @@ class Test:
     sure: bool = True
     module: str = ""
     reason: str = ""
+    telling: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ class Machine:
             self.route_leaving, self.defragment, *steps(Hook.OUTPUT, "raw"), self.track,
             self.note_mark, *steps(Hook.OUTPUT, "mangle"), self.reroute_marked, *steps(Hook.OUTPUT, "nat"),
             self.reroute_translated,
-            *steps(Hook.OUTPUT, "filter", "security"), *steps(Hook.POSTROUTING, "mangle", "nat"), self.send,
+            *steps(Hook.OUTPUT, "filter", "security"), self.leave_output, *steps(Hook.POSTROUTING, "mangle", "nat"),
+            self.send,
         )
         self.looped: tuple[Step, ...] = (
             *steps(Hook.PREROUTING, "raw"), self.track, *steps(Hook.PREROUTING, "mangle"), self.reassemble,
@@ -114,16 +115,19 @@ class Machine:
         behind the rule that jumped there; a goto leaves nothing to come back to. At the end of a builtin chain the
         policy counts and decides.
         """
-        chain, index, stack = p.chain, p.index, p.stack
+        chain, index, stack, walked = p.chain, p.index, p.stack, p.walked
         assert chain is not None
         rules, hits, recorder = chain.rules, p.hits, p.recorder
         forced, p.forced = p.forced, None
         while True:
+            returned = -1
             if index < len(rules):
                 rule = rules[index]
                 index += 1
-                p.walked += 1
-                if forced is None:
+                walked += 1
+                if rule is forced:
+                    forced = None
+                else:
                     matched: bool | None = True
                     for check in rule.sure:
                         if not check(p):
@@ -132,14 +136,12 @@ class Machine:
                     if matched and rule.unsure:
                         matched = three_valued(rule, p)
                         if matched is None and rule.effect and p.doubts is not None:
-                            p.chain, p.index, p.stack = chain, index - 1, stack
+                            p.chain, p.index, p.stack, p.walked = chain, index - 1, stack, walked - 1
                             p.doubts.append(p.copy())
                     if recorder is not None:
                         recorder.examine(p, rule, matched, len(stack))
                     if not matched:
                         continue
-                else:
-                    forced = None
                 if hits is not None:
                     hits.append(rule.id)
                 act = rule.act
@@ -157,17 +159,15 @@ class Machine:
                     rules = chain.rules
                     continue
                 if act is not Act.RETURN:
-                    p.chain, p.stack = None, ()
+                    p.chain, p.stack, p.walked = None, (), walked
                     self.decide(p, chain, rule)
                     return
                 returned = rule.id
-            else:
-                returned = -1
             if stack:
                 (chain, index), stack = stack[-1], stack[:-1]
                 rules = chain.rules
                 continue
-            p.chain, p.stack = None, ()
+            p.chain, p.stack, p.walked = None, (), walked
             self.leave(p, chain, returned)
             return
 
@@ -291,9 +291,15 @@ class Machine:
         if p.recorder is not None:
             p.recorder.routed(p, decision, again=again)
         if decision.way is Way.OUT:
-            p.oif, p.next_hop, p.routed_dst = decision.oif, decision.next_hop, p.dst
+            p.egress, p.next_hop, p.routed_dst = decision.oif, decision.next_hop, p.dst
+            if not again:
+                p.oif = p.egress
         else:
             self._end_by_route(p, decision)
+
+    def leave_output(self, p: PacketState) -> None:
+        """Behind OUTPUT the egress interface is the one that was decided last (``nf_hook_state`` is made per hook)."""
+        p.oif = p.egress
 
     def send(self, p: PacketState) -> None:
         """The end of POSTROUTING. Out through lo is in again through lo."""
@@ -306,7 +312,7 @@ class Machine:
                 p.recorder.looped(p)
             p.iif, p.oif, p.looped, p.owned, p.pkttype = "lo", "", True, False, 0
             p.accepted_by = -1
-            if p.tracked:
+            if p.direction == st.ORIGINAL and p.tracked:
                 p.status |= st.CONFIRMED
             p.steps, p.position = self.looped, 0
 

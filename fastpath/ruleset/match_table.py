@@ -67,6 +67,11 @@ def _finish_spi(options: list[Option], family: int) -> list[Option]:
     return [o for o in options if o.negated or o.value != PortRange(0, kinds.U32)]
 
 
+def _finish_ipcomp(options: list[Option], family: int) -> list[Option]:
+    """Without an SPI iptables tests for SPI 0. (Its save prints nothing for the full range, which would then say 0.)"""
+    return _default(options, "ipcompspi", (PortRange(0, 0), ("0",)))
+
+
 def _finish_set(options: list[Option], family: int) -> list[Option]:
     """Counters are updated unless told otherwise, which is all that is printed."""
     return [o for o in options if o.negated or o.name not in ("update-counters", "update-subcounters")]
@@ -488,7 +493,7 @@ MATCHES: tuple[Extension, ...] = (
         "ipcomp",
         (Opt("ipcompspi", _SPI, negatable=True), _flag("compres")),
         protocols=frozenset((108,)),
-        finish=_finish_spi,
+        finish=_finish_ipcomp,
         since="1.4.19",
     ),
     Extension(

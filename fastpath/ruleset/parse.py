@@ -7,7 +7,8 @@
     comment := ``#`` ...                       spec     := see rule.py
 
 Tables come in any order, each at most once; a chain may be declared after a rule that jumps to it, and a builtin chain
-with rules need not be declared. Invariant: ``parse_ruleset(str(ruleset)) == ruleset`` for every ruleset it returns.
+with rules need not be declared. Of several policies of a builtin chain the last one holds.
+Invariant: ``parse_ruleset(str(ruleset)) == ruleset`` for every ruleset it returns.
 Safe direction: whatever iptables-restore would refuse is refused, with file, line and column.
 """
 
@@ -204,6 +205,8 @@ class _File:
                     words[1].start,
                     words[1].end,
                 )
+            if name in chains:
+                raise self.error(f"the chain '{name}' is declared twice", words[0].start, words[0].end)
             declared = _ChainLines(None, *counts)
         chains[name] = declared
 

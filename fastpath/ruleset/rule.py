@@ -279,7 +279,7 @@ class _Reading:
         value = tuple(words[at + 1 : last + 1])
         owner = self.loaded[-1]
         owner.known = False
-        owner.unknown.append(Option(word.lstrip("-"), " ".join(value) if value else None, negated, value))
+        owner.unknown.append(Option(word[2:], " ".join(value) if value else None, negated, value))
         return last + 1
 
     def unknown_message(self, word: str) -> str:

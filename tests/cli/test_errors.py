@@ -44,8 +44,8 @@ def assert_refused(done: subprocess.CompletedProcess[str], *expected: str) -> No
         (["trace", "--host", "{host}", "--src", "10.0.0.1", "--dst", "10.0.0.2", "--state", "old"], "old"),
         (["trace", "--host", "{host}", "--src", "10.0.0.1", "--dst", "10.0.0.2", "--flags", "SIN"], "SIN"),
         (["trace", "--host", "{host}", "--src", "10.0.0.1", "--dst", "10.0.0.2", "--mark", "0xg"], "0xg"),
-        (["trace", "--host", "{host}", "--src", "10.0.0.1", "--dst", "10.0.0.2", "--dport", "99999"], "99999"),
-        (["trace", "--host", "{host}", "--src", "10.0.0.1", "--dst", "10.0.0.2", "--icmp-type", "pong"], "pong"),
+        (["trace", "--host", "{host}", "--src", "10.0.0.1", "--dst", "10.0.0.2", "--dport", "99999"], "65535"),
+        (["trace", "--host", "{host}", "--src", "10.0.0.1", "--dst", "10.0.0.2", "--icmp-type", "gong"], "gong"),
         (["check", "{tmp}/none.save"], "none.save"),
         (["check"], "RULES"),
         (["frobnicate"], "frobnicate"),
@@ -95,13 +95,14 @@ def test_a_closed_pipe_is_quiet(host):
     assert done.stderr == ""
 
 
-def test_interrupt_is_130_without_a_traceback(host, tmp_path):
-    # The packets come from a pipe that nobody writes to: the command waits until it is interrupted.
-    fifo = tmp_path / "packets.csv"
+def test_interrupt_is_130_without_a_traceback(tmp_path):
+    # The rules come from a pipe that nobody writes to: the command waits until it is interrupted.
+    fifo = tmp_path / "rules.save"
     os.mkfifo(fifo)
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastpath", "eval", "--host", host, "--packets", fifo], cwd=ROOT,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, "-m", "fastpath", "check", fifo], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     writer = os.open(fifo, os.O_WRONLY)  # returns once the command has opened its end
     try:

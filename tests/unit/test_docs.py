@@ -30,7 +30,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_python_example_runs():
     (code,) = blocks("python")
-    assert len([line for line in code.splitlines() if line.strip()]) == 10 + 1  # ten lines and the import
+    assert len([line for line in code.splitlines() if line.strip()]) == 10
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
     assert "dropped, the first by" in done.stdout

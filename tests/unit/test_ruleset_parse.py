@@ -82,6 +82,11 @@ def test_equality_ignores_counters_and_spelling() -> None:
     assert a != parse_ruleset(table("-A INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 81 -j REJECT"))
 
 
+def test_the_last_policy_holds() -> None:
+    rules = parse_ruleset("*filter\n:INPUT DROP [1:2]\n:INPUT ACCEPT [0:0]\nCOMMIT\n")
+    assert [(c.name, c.policy) for c in rules.tables[0].chains] == [("INPUT", "ACCEPT")]
+
+
 def test_an_empty_file_has_no_tables() -> None:
     assert parse_ruleset("\n# nothing\n") == Ruleset()
 
@@ -100,6 +105,7 @@ def test_an_empty_file_has_no_tables() -> None:
         ("*filter\n:INPUT ACCEPT [0]\nCOMMIT\n", "PACKETS:BYTES", 2),
         ("*filter\n:INPUT ACCEPT [0:18446744073709551616]\nCOMMIT\n", "below 2**64", 2),
         (f"*filter\n:{'c' * 29} - [0:0]\nCOMMIT\n", "1 to 28", 2),
+        ("*filter\n:MINE - [0:0]\n-A MINE\n:MINE - [0:0]\nCOMMIT\n", "declared twice", 4),
         ("*filter\n:-x - [0:0]\nCOMMIT\n", "may not start", 2),
         ("*filter\n:LOG - [0:0]\nCOMMIT\n", "name of a target", 2),
         ("*filter\n-A NOWHERE -j DROP\nCOMMIT\n", "declare it", 2),

@@ -1,0 +1,1 @@
+"""Questions about a ruleset that go beyond one verdict."""
