@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,35 @@ import fastpath as fp
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKETS = int(float(os.environ.get("FASTPATH_BENCH_PACKETS", "1e7")))
+
+
+RATES: list[tuple[str, int, float]] = []
+"""What was measured, packets, and packets per second."""
+
+
+Note = Callable[[Any, int], None]
+
+
+@pytest.fixture
+def note() -> Note:
+    """Writes the rate of the fastest round next to the times, and keeps it for the end of the run."""
+
+    def write(benchmark: Any, packets: int) -> None:
+        if benchmark.stats is not None:  # None under --benchmark-disable
+            rate = packets / benchmark.stats.stats.min
+            benchmark.extra_info["packets"] = packets
+            benchmark.extra_info["packets_per_second"] = rate
+            RATES.append((f"{benchmark.name} ({benchmark.group})", packets, rate))
+
+    return write
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints the rates, in the order in which they were measured."""
+    if RATES:
+        terminalreporter.section("packets per second, fastest round")
+    for name, packets, rate in RATES:
+        terminalreporter.write_line(f"{rate / 1e6:10.4f} M/s  {packets:>10,} packets  {name}")
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, object]) -> None:

@@ -5,6 +5,7 @@ Every comparison checks that the answers are equal before it says anything about
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,10 @@ from fastpath import reference
 from fastpath.packets import Hook, PacketBatch, Result, State, Verdict
 from fastpath.packets.schema import RESULT_COLUMNS
 
+Note = Callable[[Any, int], None]
+
 REFERENCE_PACKETS = 2_000
 CHAIN_PACKETS = 1_000_000
-
-
-def note(benchmark: Any, packets: int) -> None:
-    """Writes the rate of the fastest round next to the times."""
-    if benchmark.stats is not None:  # None under --benchmark-disable
-        benchmark.extra_info["packets"] = packets
-        benchmark.extra_info["million_packets_per_second"] = packets / benchmark.stats.stats.min / 1e6
 
 
 def assert_equal(ours: Result, theirs: Result) -> None:
@@ -36,7 +32,7 @@ def assert_equal(ours: Result, theirs: Result) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, None], ids=["one core", "all cores"])
-def test_whole_path(benchmark: Any, engine: fp.Engine, traffic: PacketBatch, threads: int | None) -> None:
+def test_whole_path(benchmark: Any, engine: fp.Engine, traffic: PacketBatch, threads: int | None, note: Note) -> None:
     benchmark.group = "whole path, docker28-big, traffic"
     result = benchmark.pedantic(engine.evaluate, (traffic,), {"threads": threads}, rounds=5, warmup_rounds=1)
     assert len(result) == len(traffic)
@@ -44,14 +40,16 @@ def test_whole_path(benchmark: Any, engine: fp.Engine, traffic: PacketBatch, thr
 
 
 @pytest.mark.parametrize("profile", ["edges", "uniform"])
-def test_whole_path_other_profiles(benchmark: Any, big: fp.Host, engine: fp.Engine, profile: str) -> None:
+def test_whole_path_other_profiles(benchmark: Any, big: fp.Host, engine: fp.Engine, profile: str, note: Note) -> None:
     benchmark.group = "whole path, docker28-big, one core, other profiles"
     packets = fp.synth.packets(big, CHAIN_PACKETS, seed=1, profile=profile)
     benchmark.pedantic(engine.evaluate, (packets,), {"threads": 1}, rounds=5, warmup_rounds=1)
     note(benchmark, len(packets))
 
 
-def test_whole_path_reference(benchmark: Any, big: fp.Host, engine: fp.Engine, traffic: PacketBatch) -> None:
+def test_whole_path_reference(
+    benchmark: Any, big: fp.Host, engine: fp.Engine, traffic: PacketBatch, note: Note
+) -> None:
     benchmark.group = "whole path, docker28-big, traffic"
     packets = traffic[:REFERENCE_PACKETS]
     slow = benchmark.pedantic(reference.evaluate, (big, packets), rounds=1)
@@ -87,20 +85,22 @@ def chain_engine(big: fp.Host) -> fp.Engine:
     return fp.compile(big, table="filter", chain="FORWARD")
 
 
-def test_chain_compiled(benchmark: Any, chain_engine: fp.Engine, forwarded: PacketBatch) -> None:
+def test_chain_compiled(benchmark: Any, chain_engine: fp.Engine, forwarded: PacketBatch, note: Note) -> None:
     benchmark.group = "filter FORWARD alone, docker28-big, one core"
     benchmark.pedantic(chain_engine.evaluate, (forwarded,), {"threads": 1}, rounds=5, warmup_rounds=1)
     note(benchmark, len(forwarded))
 
 
-def test_chain_masks(benchmark: Any, big: fp.Host, chain_engine: fp.Engine, forwarded: PacketBatch) -> None:
+def test_chain_masks(benchmark: Any, big: fp.Host, chain_engine: fp.Engine, forwarded: PacketBatch, note: Note) -> None:
     benchmark.group = "filter FORWARD alone, docker28-big, one core"
     slow = benchmark.pedantic(masks.verdicts, (big.ruleset, "FORWARD", forwarded), rounds=1)
     np.testing.assert_array_equal(chain_engine.evaluate(forwarded).verdict, slow)
     note(benchmark, len(forwarded))
 
 
-def test_chain_reference(benchmark: Any, big: fp.Host, chain_engine: fp.Engine, forwarded: PacketBatch) -> None:
+def test_chain_reference(
+    benchmark: Any, big: fp.Host, chain_engine: fp.Engine, forwarded: PacketBatch, note: Note
+) -> None:
     benchmark.group = "filter FORWARD alone, docker28-big, one core"
     packets = forwarded[:REFERENCE_PACKETS]
     slow = benchmark.pedantic(

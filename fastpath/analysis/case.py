@@ -343,6 +343,7 @@ def write_case(
     edits: Sequence[str] = (),
     assume: Mapping[str, str] | None = None,
     name: str = "packet",
+    columns: Sequence[str] | None = None,
 ) -> None:
     """Writes a case file that :func:`load_cases` reads back.
 
@@ -350,11 +351,12 @@ def write_case(
         path: the file; its folder must exist.
         why: what the case is about.
         packets: the packets; packet ``i`` is called ``NAME-i``.
-        result: what is expected of them: every column, and the counters of rules that counted.
+        result: what is expected of them, and of the counters of rules that counted.
         rules, interfaces, routes, sysctl, ipset: the host written out, as in the file format.
         base, edits: or a host folder's name and commands.
         assume: what undecided matches are taken to do.
         name: what the packets are called.
+        columns: result columns that are expected, by their names in :class:`Result` (``src``); all by default.
 
     Raises:
         FastpathError: the file cannot be written.
@@ -370,7 +372,8 @@ def write_case(
         given: dict[str, object] = dict(packet.as_dict())
         if packet.extra:
             given["extra"] = dict(packet.extra)
-        fate = {key: _written(result.cell(column, row), key) for key, column in COLUMNS.items()}
+        fate = {key: _written(result.cell(column, row), key) for key, column in COLUMNS.items()
+                if columns is None or column in columns}
         lines += ["", "[[packet]]", f"name = {_toml(f'{name}-{row}')}", f"in = {_toml(given)}", f"out = {_toml(fate)}"]
     for count in result.counters():
         if count.packets:

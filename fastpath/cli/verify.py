@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = 5
 
+KNOWN = ("verdict", "hook", "oif", "src", "dst", "sport", "dport", "mark")
+"""Result columns that the kernel tells."""
+
 Progress = Callable[[int, int], None]
 
 
@@ -50,7 +53,7 @@ class EngineName(StrEnum):
 def verify(
     host: Annotated[Path, typer.Option("--host", "-H", help="Capture folder.", show_default=False)],
     count: Annotated[
-        int, typer.Option("-n", parser=parse_count, metavar="COUNT", help="How many packets to send: 500, 20k ...")
+        int, typer.Option("-n", parser=parse_count, metavar="COUNT", help="How many packets to put before it.")
     ] = 20_000,
     profile: Annotated[Profile, typer.Option(help="The edges of the rules, or a realistic mix.")] = Profile.edges,
     backend: Annotated[Backends, typer.Option(help="iptables-nft, iptables-legacy, or one after the other.")] = (
@@ -64,9 +67,9 @@ def verify(
 ) -> None:
     """Ask the Linux kernel itself, and compare.
 
-    Loads the host's rules into a network namespace of its own, sends packets through it, and compares what became of each,
-    and what every rule counted, with the engine's answer. Needs root or user namespaces, and the programs iptables,
-    nft, ip and ipset. Nothing of this machine's own network is read or changed.
+    Loads the host's rules into a network namespace of its own, sends packets through it, and compares what became of
+    each, and what every rule counted, with the engine's answer. Needs root or user namespaces, and the programs
+    iptables, nft, ip and ipset. Nothing of this machine's own network is read or changed.
 
     Every disagreement is shown with both sides' story, and the first of each kind is kept as a small case file.
     Exits with 1 where there is any.
@@ -84,7 +87,8 @@ def verify(
 
     wanted: list[Backend] = [b for b in netns.BACKENDS if backend in (Backends.both, b)]
     loaded = fp.Host.load(host)
-    packets = synth.packets(loaded, count, seed=seed, profile=profile.value)
+    # some cannot be put before the kernel; of twice as many there are enough
+    packets = netns.enough(loaded, synth.packets(loaded, 2 * count, seed=seed, profile=profile.value), count)
     answer = _engine_of(engine)(loaded)
     screen = console()
     agreed = True
@@ -192,7 +196,8 @@ def _keep(screen: Console, host: Host, found: Agreement, judge: Judge, backend: 
     import numpy as np
 
     from fastpath.analysis.case import write_case
-    from fastpath.netns.minimise import Minimiser, expectation
+    from fastpath.netns.minimise import Minimiser, as_text
+    from fastpath.packets import PacketBatch
 
     kinds: dict[tuple[str, ...], int] = {}
     for row in found.rows.tolist():
@@ -204,6 +209,7 @@ def _keep(screen: Console, host: Host, found: Agreement, judge: Judge, backend: 
         only = found if row < 0 else replace(found, differing={names[0]: np.array([row])})
         small, packet = Minimiser(_engine_of(engine), judge, backend).minimise(host, only)
         path = folder / f"kernel-{backend}-{'-'.join(names)}-{max(row, 0)}.toml"
-        write_case(path, small, packet, expectation(judge, small, packet, backend),
-                   why=f"the kernel ({backend}) and the {engine} engine disagree in {', '.join(names)}")
+        packets = PacketBatch.from_packets([packet])
+        write_case(path, why=f"the kernel ({backend}) and the {engine} engine disagree in {', '.join(names)}",
+                   packets=packets, result=judge.evaluate(small, packets, backend), columns=KNOWN, **as_text(small))
         screen.print(f"kept as {path}")

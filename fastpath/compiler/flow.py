@@ -445,6 +445,7 @@ class Builder:
             forwarded()
             for i in range(len(self.interfaces.names)):
                 step(equals("oif", i), on, i)
+            step(TRUE, dropped)  # no id is left, but a chain of steps has to end
             return Block(tuple(ops), Hook.ROUTE)
         forwarding = self._forwarding()
         localnet = self._iif_where("route_localnet")
@@ -504,6 +505,7 @@ class Builder:
         if self.given_oif:
             for i in range(len(self.interfaces.names)):
                 step(equals("oif", i), self.interfaces.id("lo") if i == self.interfaces.id(LOCAL) else i)
+            ops.append(Op(TRUE, Act.END, end=End(Verdict.DROP, Hook.ROUTE)))
             return Block(tuple(ops), Hook.ROUTE)
         undecided = Values.of(i for i in self.routes.intervals if self.undecided_route(i[0], True))
         ops.append(Op(test("dst", undecided), Act.END, end=End(Verdict.UNDECIDED, Hook.ROUTE)))
@@ -579,12 +581,12 @@ class Builder:
         mangle = rules("local-rules", ("mangle", "OUTPUT"), made_here=True)
         if any(mutated(s, terminal=True) & {"mark", "tos"} for s in mangle):
             mangle.insert(0, _effect_step("note-mark", Effect(codes.NOTE_MARK)))
-            mangle.append(_effect_step("touch-mark", Effect(codes.TOUCH)))
+            mangle.append(_effect_step("touch-mark", Effect(codes.TOUCH, TOUCHED_MARK)))
             mangle.append(Step("reroute-mark", {"reroute-mark": self.rerouted(TOUCHED_MARK)}))
         nat = rules("local-rules", ("nat", "OUTPUT"), made_here=True)
         changes = any("dst" in mutated(s, terminal=True) for s in nat) and not self.given_oif
         if changes:
-            nat.append(_effect_step("touch-dst", Effect(codes.TOUCH)))
+            nat.append(_effect_step("touch-dst", Effect(codes.TOUCH, TOUCHED_DST)))
             nat.append(Step("reroute-dst", {"reroute-dst": self.rerouted(TOUCHED_DST)}))
         behind = rules(
             "local-rules", ("filter", "OUTPUT"), ("security", "OUTPUT"), made_here=True, first_oif=changes

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastpath.compiler.fields import Term
+from fastpath.compiler.fields import TOUCHED_DST, TOUCHED_MARK, Term
 from fastpath.compiler.program import Act, Block, Effect, End, Op, Stage
 from fastpath.kernels import codes
 from fastpath.packets.schema import Hook, Verdict
@@ -82,6 +82,12 @@ class Walk:
 
 
 FORGET = (Effect(codes.FORGET),)
+
+TOUCHES = {
+    TOUCHED_MARK: (codes.MARK, codes.MARK_RESTORE, codes.TOS),
+    TOUCHED_DST: (codes.DST_NAT, codes.DST_MAP),
+}
+"""Effects that make the kernel route the host's own packet again, by the bit of ``touched``."""
 
 EGRESS_HOOKS = (Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING)
 
@@ -246,6 +252,13 @@ class Machine:
                 forks.append((op.ref, block.hook, matched))
         return walk.done
 
+    def _untouched(self, walk: Walk, bit: int) -> bool:
+        """True where only ops of this stage could have changed what TOUCH asks for, and none did."""
+        changing = TOUCHES[bit]
+        if not any(e.code in changing for b in self.stage.blocks.values() for op in b.ops for e in op.effects):
+            return False
+        return not any(e.code in changing for e in walk.effects)
+
     def _next(self, frame: Frame, alive: int) -> int:
         """The first op of a block from the frame's index on that has a term alive, or -1."""
         firsts = self.firsts[frame.block]
@@ -261,6 +274,8 @@ class Machine:
             walk.path = (*walk.path, op.ref)
         if op.effects == FORGET:
             walk.rule = -1
+        elif op.effects and op.effects[0].code == codes.TOUCH and self._untouched(walk, op.effects[0].a):
+            pass
         elif op.effects:
             walk.effects = (*walk.effects, *op.effects)
         if op.oif is not None:

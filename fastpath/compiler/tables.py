@@ -38,6 +38,9 @@ EXTRA_BASE = 27
 K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT = range(4)
 FIELD_COLUMNS, STAGE_COLUMNS, BLOCK_COLUMNS, OP_COLUMNS = 16, 8, 6, 12
 MAX_PARTS = 5
+SMALL = frozenset({"iif", "oif", "ctstate", "ctdir", "proto", "tcp_flags", "frag", "pkttype", "tos", "ttl"})
+"""Bases that may be parts of a product."""
+
 ACT_NUMBER = {act: i for i, act in enumerate(
     (Act.NEXT, Act.ACCEPT, Act.DROP, Act.REJECT, Act.RETURN, Act.JUMP, Act.GOTO, Act.CALL, Act.END, Act.UNDECIDED)
 )}
@@ -145,11 +148,15 @@ class _Packer:
                 row[5] = self.add_trie(found.class_of.astype(np.uint32))
         self.fields.append(row)
 
-    def add_product(self, slots: Sequence[int], strides: Sequence[int], table: npt.NDArray[np.uint16]) -> None:
+    def add_product(
+        self, parts: Sequence[Partition], strides: Sequence[int], interfaces: int, table: npt.NDArray[np.uint16]
+    ) -> None:
         row = [0] * FIELD_COLUMNS
-        row[2], row[3], row[4] = K_PRODUCT, self.add_map(table), len(slots)
-        for i, (slot, stride) in enumerate(zip(slots, strides, strict=True)):
-            row[6 + 2 * i], row[7 + 2 * i] = slot, stride
+        row[2], row[3], row[4] = K_PRODUCT, self.add_map(table), len(parts)
+        for i, (found, stride) in enumerate(zip(parts, strides, strict=True)):
+            size = interfaces if found.field.base in ("iif", "oif") else 1 << found.field.bits
+            row[6 + 2 * i] = BASE_NUMBER[found.field.base]
+            row[7 + 2 * i] = self.add_map((classes.direct_table(found, size) * np.uint16(stride)).astype(np.uint16))
         self.fields.append(row)
 
     def add_effects(self, effects: tuple[Effect, ...]) -> int:
@@ -315,7 +322,7 @@ def _pick_fixed(
 ) -> list[Field]:
     """Small fields that no effect changes, to be looked up as one; none where there is but one."""
     small = sorted(
-        (f for f in used if f.base not in changing and partitions[f].count <= 256 and f.base != "dst"),
+        (f for f in used if f.base not in changing and partitions[f].count <= 256 and f.base in SMALL and f.mask == -1),
         key=lambda f: (partitions[f].count, f),
     )
     chosen: list[Field] = []
@@ -372,7 +379,7 @@ def compile_tables(
         counts = [partitions[f].count for f in fixed]
         strides = [int(np.prod(counts[i + 1:], dtype=np.int64)) for i in range(len(counts))]
         merged = diagram.Level(len(packer.fields), tuple(fixed), members)
-        packer.add_product([slots[f] for f in fixed], strides, class_of)
+        packer.add_product([partitions[f] for f in fixed], strides, len(builder.interfaces.names), class_of)
 
     stage_index = {s.name: i for i, s in enumerate(stages)}
     structures: list[str] = []
@@ -394,7 +401,13 @@ def compile_tables(
             row[0] = 1
             row[6] = _add_linear(packer, machine.stage, stage_index, partitions, slots)
         packer.stages.append(row)
-    return _finish(packer, builder, stages, structures, partitions, slots, extras)
+    by_itself = {
+        f for machine, structure in zip(machines, structures, strict=True) if structure == "linear"
+        for term in machine.terms for f, _ in term.tests
+    }
+    for f in fixed:
+        packer.fields[slots[f]][6] = int(f not in by_itself)
+    return _finish(packer, builder, stages, structures, partitions, slots, extras, changing)
 
 
 def _diagram(
@@ -441,6 +454,7 @@ def _finish(
     partitions: Mapping[Field, Partition],
     slots: Mapping[Field, int],
     extras: tuple[str, ...],
+    changing: frozenset[str],
 ) -> Compiled:
     bases = {f.base for f in partitions}
     changed = {e[0] for e in packer.effects}
@@ -468,6 +482,7 @@ def _finish(
     params = [
         interfaces.id(LOCAL), local, need, int(packer.conntrack_loose),
         slots.get(Field("dst"), 0), slots.get(Field("dport"), 0),
+        sum(1 << BASE_NUMBER[base] for base in changing | {"touched", "oif"}),
     ]
 
     def table(rows: Sequence[Sequence[int]], width: int, dtype: type[np.generic]) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastpath.compiler.interfaces import InterfaceTable
-from fastpath.compiler.tables import Compiled
+from fastpath.compiler.tables import BASE_NUMBER, Compiled
 from fastpath.errors import PacketError
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import PACKET_COLUMNS, RESULT_COLUMNS
@@ -22,6 +22,14 @@ Array = npt.NDArray[Any]
 
 CHUNK = 1 << 16
 """Packets that one call of the kernel works through."""
+
+_DETAILS = ("state", "proto", "tcp_flags", "icmp_type", "icmp_code", "ctdir", "ctstatus", "src", "dst", "sport", "dport",
+            "ctorigdst", "ctorigdstport")
+COLUMNS_OF = {
+    "icmp": ("icmp_type", "icmp_code"), "ctstate": ("state", "proto", "tcp_flags", "icmp_type"), "touched": ("mark", "tos"),
+    **dict.fromkeys(("ctdir", "ctstatus", "ctorigsrc", "ctorigsrcport", "ctorigdst", "ctorigdstport"), _DETAILS),
+}
+"""The packet columns that a base is made of, where it is not the column of its name."""
 
 DTYPES = {c.name: np.dtype(c.dtype) for c in (*PACKET_COLUMNS, *RESULT_COLUMNS)}
 
@@ -120,14 +128,17 @@ class Runner:
         no_force = _read_only(np.zeros((1, 1), np.int64))
         total = [np.zeros(records, np.int64), np.zeros(records, np.int64),
                  np.zeros(rules, np.int64), np.zeros(rules, np.int64)]
+        fixed = sum(
+            1 << number for base, number in BASE_NUMBER.items()
+            if all(self.packets.constant(name) is not None for name in COLUMNS_OF.get(base, (base,)))
+        )
         lock = threading.Lock()
         done = 0
 
         def work(bounds: tuple[int, int]) -> None:
             nonlocal done
             a, b = bounds
-            counts = [np.zeros(records, np.int64), np.zeros(records if bytes_too else 1, np.int64),
-                      np.zeros(rules, np.int64), np.zeros(rules, np.int64)]
+            counts = [np.zeros(records, np.int64), np.zeros(rules, np.int64), np.zeros(rules, np.int64)]
             here = {name: values[a:b] for name, values in columns.items()}
             some = np.zeros((len(choices), b - a), np.int32) if trying else choices
             output = kernels.Output(
@@ -136,10 +147,12 @@ class Runner:
                 forced_rule[a:b] if trying else forced_rule, forced_hook[a:b] if trying else forced_hook,
             )
             given = no_force if force is None else _read_only(np.ascontiguousarray(force[:, a:b]))
-            kernels.evaluate(b - a, self._columns(a, b, bytes_too), arrays, output, self.ids, self.names, given)
+            kernels.evaluate(b - a, self._columns(a, b, bytes_too), arrays, output, self.ids, self.names, given, fixed)
             with lock:
-                for sum_, part in zip(total, counts, strict=True):
-                    sum_[:len(part)] += part
+                total[0] += counts[0] >> 40
+                total[1] += counts[0] & ((1 << 40) - 1)
+                total[2] += counts[1]
+                total[3] += counts[2]
                 if trying:
                     choices[:, a:b] = some
                 done += b - a

@@ -42,10 +42,10 @@ IN_BLOCK = (
 )
 
 # Columns of the field table.
-F_BASE, F_MASK, F_KIND, F_TABLE, F_COUNT, F_EXTRA = range(6)
+F_BASE, F_MASK, F_KIND, F_TABLE, F_COUNT, F_EXTRA, F_SKIP = range(7)
 F_COLUMNS = 16
 K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT = range(4)
-F_PARTS = 6  # K_PRODUCT: up to 5 pairs of (slot, stride) from here on
+F_PARTS = 6  # K_PRODUCT: up to 5 pairs of (base, table of its classes times their stride) from here on
 
 # Columns of the stage table.
 S_KIND, S_LEVEL, S_LEVELS, S_ROWS, S_ROOT, S_RECORD, S_BLOCK = range(7)
@@ -58,7 +58,7 @@ O_TERM, O_TERMS, O_ACT, O_BLOCK, O_REF, O_COUNTED, O_EFFECT, O_EFFECTS, O_NEXT, 
 (ACT_NEXT, ACT_ACCEPT, ACT_DROP, ACT_REJECT, ACT_RETURN, ACT_JUMP, ACT_GOTO, ACT_CALL, ACT_END, ACT_UNDECIDED) = range(10)
 
 # Numbers of an engine.
-P_LOCAL_ID, P_LOCAL_STAGE, P_NEED, P_TCP_LOOSE, P_DST_SLOT, P_DPORT_SLOT = range(6)
+P_LOCAL_ID, P_LOCAL_STAGE, P_NEED, P_TCP_LOOSE, P_DST_SLOT, P_DPORT_SLOT, P_CHANGING = range(7)
 V_DROP, V_REJECT, V_UNDECIDED, V_RETURN = 3, 4, 6, 8
 H_FORWARD = 3  # hooks from here on know an egress interface
 CT_INVALID, CT_UNTRACKED = 4, 5
@@ -131,8 +131,7 @@ class Output(NamedTuple):
     mark: Any
     walked: Any
     flags: Any
-    record_packets: Any
-    record_bytes: Any
+    records: Any
     rule_packets: Any
     rule_bytes: Any
     choices: Any
@@ -238,27 +237,30 @@ def _base_value(c: Any, o: Any, aux: Any, base: int, f_extra: int, g: int, k: in
 
 
 @helper
-def _ct_states(loose: int, state: Any, proto: Any, tcp_flags: Any, icmp_type: Any, b0: int, m: int, row: Any) -> None:
-    """The connection-tracking state of each packet: as given, or as conntrack decides for a first packet.
+def _first_states(loose: int, tcp: Any, icmp: Any) -> None:
+    """State of a packet of no known flow by its TCP flags and by its ICMP type.
 
-    A TCP flow begins with SYN, or (nf_conntrack_tcp_loose) with a bare ACK, PSH and URG aside but URG without PSH or
-    with it; ICMP with a request.
+    A TCP flow begins with SYN, or (nf_conntrack_tcp_loose) with a bare ACK, PSH and URG aside; ICMP with a request.
     """
+    for v in range(256):
+        rest = v & 0x17
+        tcp[v] = 0 if rest == 2 or (rest == 16 and loose != 0) else CT_INVALID
+        icmp[v] = 0 if v == 8 or v == 13 or v == 15 or v == 17 else CT_INVALID
+
+
+@helper
+def _ct_states(
+    tcp: Any, icmp: Any, state: Any, proto: Any, tcp_flags: Any, icmp_type: Any, b0: int, m: int, row: Any
+) -> None:
+    """The connection-tracking state of each packet: as given, or as conntrack decides for a first packet."""
     for k in range(m):
         g = b0 + k
         s = state[g]
-        ct = np.uint32(0)
-        if s != 0:
-            ct = np.uint32(s - 1)
-        elif proto[g] == 6:
-            rest = tcp_flags[g] & np.uint8(0x17)
-            if not (rest == 2 or (rest == 16 and loose != 0)):
-                ct = np.uint32(CT_INVALID)
-        elif proto[g] == 1:
-            kind = icmp_type[g]
-            if not (kind == 8 or kind == 13 or kind == 15 or kind == 17):
-                ct = np.uint32(CT_INVALID)
-        row[k] = ct
+        p = proto[g]
+        as_tcp = tcp[tcp_flags[g]]
+        as_icmp = icmp[icmp_type[g]]
+        first = as_tcp if p == 6 else (as_icmp if p == 1 else np.uint32(0))
+        row[k] = first if s == 0 else np.uint32(s) - np.uint32(1)
 
 
 @helper
@@ -339,24 +341,73 @@ def _search(bounds: Any, found: Any, at: int, count: int, behind: int, column: A
 
 
 @helper
-def _product(fields: Any, maps: Any, f: int, m: int, classes: Any, row: Any) -> None:
+def _add_direct(maps: Any, at: int, column: Any, b0: int, m: int, row: Any) -> None:
+    for k in range(m):
+        row[k] += maps[at + np.int64(column[b0 + k])]
+
+
+@helper
+def _add_part(c: Any, maps: Any, aux: Any, base: int, at: int, b0: int, m: int, row: Any) -> None:
+    """Adds the strided class of one part of a product."""
+    if base == B_PROTO:
+        _add_direct(maps, at, c.proto, b0, m, row)
+    elif base == B_TCP_FLAGS:
+        _add_direct(maps, at, c.tcp_flags, b0, m, row)
+    elif base == B_FRAG:
+        _add_direct(maps, at, c.frag, b0, m, row)
+    elif base == B_PKTTYPE:
+        _add_direct(maps, at, c.pkttype, b0, m, row)
+    else:
+        for i in range(len(IN_BLOCK)):
+            if IN_BLOCK[i] == base:
+                _add_direct(maps, at, aux[i], 0, m, row)
+
+
+@helper
+def _three(maps: Any, at: int, a: int, x: Any, b: int, y: Any, d: int, z: Any, b0: int, m: int, row: Any) -> None:
+    for k in range(m):
+        place = np.int64(maps[a + np.int64(x[k])]) + np.int64(maps[b + np.int64(y[k])])
+        row[k] = maps[at + place + np.int64(maps[d + np.int64(z[b0 + k])])]
+
+
+@helper
+def _product(c: Any, fields: Any, maps: Any, aux: Any, fixed: int, f: int, b0: int, m: int, row: Any) -> None:
+    """Classes of a product of small fields: the parts' strided classes add up to a place in its table."""
     parts = fields[f, F_COUNT]
     at = fields[f, F_TABLE]
-    first = classes[fields[f, F_PARTS]]
-    stride = np.uint32(fields[f, F_PARTS + 1])
+    whole = np.int64(0)
+    moving = 0
+    iif_at, ct_at, proto_at = np.int64(-1), np.int64(-1), np.int64(-1)
+    for p in range(parts):
+        base, table = fields[f, F_PARTS + 2 * p], fields[f, F_PARTS + 2 * p + 1]
+        if fixed >> base & 1:
+            row[0] = 0
+            _add_part(c, maps, aux, base, table, b0, 1, row)
+            whole += np.int64(row[0])
+            continue
+        moving += 1
+        if base == B_IIF:
+            iif_at = table
+        elif base == B_CTSTATE:
+            ct_at = table
+        elif base == B_PROTO:
+            proto_at = table
+    if moving == 3 and iif_at >= 0 and ct_at >= 0 and proto_at >= 0:
+        _three(maps, at + whole, iif_at, aux[A_IIF], ct_at, aux[A_CTSTATE], proto_at, c.proto, b0, m, row)
+        return
     for k in range(m):
-        row[k] = first[k] * stride
-    for p in range(1, parts):
-        part = classes[fields[f, F_PARTS + 2 * p]]
-        stride = np.uint32(fields[f, F_PARTS + 2 * p + 1])
-        for k in range(m):
-            row[k] += part[k] * stride
+        row[k] = 0
+    for p in range(parts):
+        base = fields[f, F_PARTS + 2 * p]
+        if not fixed >> base & 1:
+            _add_part(c, maps, aux, base, fields[f, F_PARTS + 2 * p + 1], b0, m, row)
+    at += whole
     for k in range(m):
         row[k] = maps[at + np.int64(row[k])]
 
 
 @helper
-def _classify(c: Any, t: Any, o: Any, aux: Any, f: int, b0: int, m: int, classes: Any) -> None:
+def _classify(c: Any, t: Any, aux: Any, fixed: int, f: int, b0: int, m: int, classes: Any) -> None:
     """Classes of field f for a block."""
     fields, maps, trie = t.fields, t.maps, t.trie
     kind = fields[f, F_KIND]
@@ -369,7 +420,7 @@ def _classify(c: Any, t: Any, o: Any, aux: Any, f: int, b0: int, m: int, classes
         if IN_BLOCK[i] == base:
             in_block = i
     if kind == K_PRODUCT:
-        _product(fields, maps, f, m, classes, row)
+        _product(c, fields, maps, aux, fixed, f, b0, m, row)
     elif in_block >= 0:
         if kind == K_DIRECT:
             _direct(maps, at, mask, aux[in_block], 0, m, row)
@@ -682,41 +733,44 @@ def _walk(
 
 
 @kernel
-def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any) -> None:
+def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, fixed: int) -> None:
     """Evaluates n packets.
 
     Args:
-        n: number of packets in the chunk.
+        n: number of packets in the chunk, at most 65,536 (so that a record's packets and bytes fit one integer).
         c, t, o: packet columns, tables, output.
         ids: interface id of every interface code of the packets, shifted by one (entry 0 is "none").
         names: interface code to write for every interface id.
         force: int64 of shape (stages, n) with the undecided choices to take, or of shape (1, 1) for none.
+        fixed: bits of the bases that have one value in all packets.
     """
     fields = t.fields.shape[0]
     n_stages = t.stages.shape[0]
-    classes = np.empty((fields, BLOCK), np.uint32)
+    classes = np.zeros((fields, BLOCK), np.uint32)
     aux = np.zeros((A_ROWS, BLOCK), np.uint32)
     words = np.empty(BLOCK, np.uint32)
     lists = np.empty((n_stages, BLOCK), np.int32)
     counts = np.zeros(n_stages, np.int64)
     stack = np.empty((DEPTH, 3), np.int64)
+    tcp_first, icmp_first = np.empty(256, np.uint32), np.empty(256, np.uint32)
+    _first_states(t.params[P_TCP_LOOSE], tcp_first, icmp_first)
     need = t.params[P_NEED]
-    loose = t.params[P_TCP_LOOSE]
+    fixed &= ~t.params[P_CHANGING]
     local_id = np.uint32(t.params[P_LOCAL_ID])
     local_stage = t.params[P_LOCAL_STAGE]
     dst_slot, dport_slot = t.params[P_DST_SLOT], t.params[P_DPORT_SLOT]
     forcing = force.shape[0] > 1
     trying = o.choices.shape[0] > 1
-    bytes_too = o.record_bytes.shape[0] > 1
+    bytes_too = c.length.shape[0] >= n
     offset = np.uint32((1 << 27) - 1)
     # Arrays as locals: taking one out of a tuple costs a reference count each time.
     stages, levels, rows, records, pool = t.stages, t.levels, t.rows, t.records, t.pool
-    alternatives = t.alternatives
+    alternatives, field_table = t.alternatives, t.fields
     c_iif, c_src, c_dst, c_proto, c_sport, c_dport, c_mark = c.iif, c.src, c.dst, c.proto, c.sport, c.dport, c.mark
     c_length = c.length
     verdicts, hooks, rules, oifs, walked, flags = o.verdict, o.hook, o.rule, o.oif, o.walked, o.flags
     o_src, o_dst, o_sport, o_dport, o_mark = o.src, o.dst, o.sport, o.dport, o.mark
-    record_packets, record_bytes = o.record_packets, o.record_bytes
+    counted = o.records
     choices, forced_rule, forced_hook = o.choices, o.forced_rule, o.forced_hook
     iifs = aux[A_IIF]
     for b0 in range(0, n, BLOCK):
@@ -736,39 +790,40 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any) -
             for k in range(m):
                 aux[A_OIF, k] = ids[c.oif[b0 + k] + 1]
         if need >> B_CTSTATE & 1:
-            _ct_states(loose, c.state, c_proto, c.tcp_flags, c.icmp_type, b0, m, aux[A_CTSTATE])
+            _ct_states(tcp_first, icmp_first, c.state, c_proto, c.tcp_flags, c.icmp_type, b0, m, aux[A_CTSTATE])
         if need >> B_CTDIR & 1:
             _connection_details(c, aux, b0, m)
         if need >> B_CONNMARK & 1:
             for k in range(m):
                 aux[A_CONNMARK, k] = c.connmark[b0 + k]
         if need >> B_TTL & 1:
-            for k in range(m):
-                aux[A_TTL, k] = c.ttl[b0 + k]
+            aux[A_TTL, 0:m] = c.ttl[b0:b0 + m]
         if need >> B_TOS & 1:
-            for k in range(m):
-                aux[A_TOS, k] = c.tos[b0 + k]
-        if need >> B_TOUCHED & 1:
-            for k in range(m):
-                aux[A_TOUCHED, k] = 0
-                aux[A_OLD_MARK, k] = c_mark[b0 + k]
-                aux[A_OLD_TOS, k] = aux[A_TOS, k]
-        for f in range(fields):
-            _classify(c, t, o, aux, f, b0, m, classes)
-        for s in range(n_stages):
-            counts[s] = 0
+            aux[A_TOS, 0:m] = c.tos[b0:b0 + m]
         first, local = 0, 0
         for k in range(m):
-            here_too = iifs[k] == local_id
-            if here_too and local_stage > 0:
+            if iifs[k] == local_id and local_stage > 0:
                 lists[local_stage, local] = k
                 local += 1
             else:
                 lists[0, first] = k
                 first += 1
+        for s in range(n_stages):
+            counts[s] = 0
         counts[0] = first
         if local_stage > 0:
             counts[local_stage] = local
+        if need >> B_TOUCHED & 1 and local > 0:
+            for k in range(m):
+                aux[A_TOUCHED, k] = 0
+                aux[A_OLD_MARK, k] = c_mark[b0 + k]
+                aux[A_OLD_TOS, k] = aux[A_TOS, k]
+        for f in range(fields):
+            base = field_table[f, F_BASE]
+            if field_table[f, F_KIND] != K_PRODUCT:
+                if field_table[f, F_SKIP] or (fixed >> base & 1 and b0 > 0) or (base == B_TOUCHED and local == 0):
+                    continue
+            _classify(c, t, aux, fixed, f, b0, m, classes)
         for s in range(n_stages):
             count = counts[s]
             if count == 0:
@@ -785,11 +840,20 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any) -
                         counts[onward] += 1
                 continue
             root = np.uint32(stages[s, S_ROOT])
-            for j in range(count):
-                words[j] = root
             rows_at = stages[s, S_ROWS]
             first_level = stages[s, S_LEVEL]
-            for level in range(stages[s, S_LEVELS]):
+            depth = stages[s, S_LEVELS]
+            level = np.int64(root >> np.uint32(27))
+            if level >= depth:
+                for j in range(count):
+                    words[j] = root
+            else:
+                row = classes[levels[first_level + level]]
+                start = rows_at + np.int64(root & offset)
+                for j in range(count):
+                    words[j] = rows[start + np.int64(row[here[j]])]
+                level += 1
+            while level < depth:
                 row = classes[levels[first_level + level]]
                 tag = np.uint32(level)
                 for j in range(count):
@@ -798,6 +862,7 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any) -
                     place = np.int64(w & offset) + np.int64(row[here[j]])
                     found = rows[rows_at + (place if tests else 0)]
                     words[j] = found if tests else w
+                level += 1
             record_at = stages[s, S_RECORD]
             for j in range(count):
                 k = here[j]
@@ -813,9 +878,7 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any) -
                             forced_rule[g] = alternatives[a, 1]
                             forced_hook[g] = alternatives[a, 2]
                         r = np.int64(alternatives[a, 0])
-                record_packets[r] += 1
-                if bytes_too:
-                    record_bytes[r] += np.int64(c_length[g])
+                counted[r] += 1 << 40 | (np.int64(c_length[g]) if bytes_too else 0)
                 walked[g] += np.uint32(records[r, codes.R_WALKED])
                 out = records[r, codes.R_OIF]
                 if out >= 0:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from fastpath.netns.compare import Agreement, CounterDifference, compare
 from fastpath.netns.judge import BACKENDS, Backend, Judge, Judgement, available, evaluate
+from fastpath.netns.limits import enough
 
 __all__ = [
-    "BACKENDS", "Agreement", "Backend", "CounterDifference", "Judge", "Judgement", "available", "compare", "evaluate",
+    "BACKENDS", "Agreement", "Backend", "CounterDifference", "Judge", "Judgement", "available", "compare", "enough",
+    "evaluate",
 ]

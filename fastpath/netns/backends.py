@@ -39,6 +39,8 @@ def differences(host: Host, packets: PacketBatch, backend: str) -> tuple[Array, 
 def _ruleset_difference(ruleset: Ruleset) -> str | None:
     if any(_tests_no_port(rule) for t in ruleset.tables for chain in t.chains for rule in chain.rules):
         return "iptables-nft takes a port that is not in 0:65535 for any port, legacy for none"
+    if any(_tests_two_negated_ports(rule) for t in ruleset.tables for chain in t.chains for rule in chain.rules):
+        return "iptables-nft takes two negated ports for one negated pair, legacy for two tests"
     security, nat = ruleset.table("security"), ruleset.table("nat")
     if security is not None and nat is not None:
         chains = [chain for chain in (security.chain("INPUT"), nat.chain("INPUT")) if chain is not None]
@@ -50,6 +52,11 @@ def _ruleset_difference(ruleset: Ruleset) -> str | None:
 def _tests_no_port(rule: Rule) -> bool:
     return any(option.negated and option.value == PortRange(0, 65535) for match in rule.matches
                if match.module in ("tcp", "udp") for option in match.options)
+
+
+def _tests_two_negated_ports(rule: Rule) -> bool:
+    return any(sum(option.negated for option in match.options if isinstance(option.value, PortRange)) == 2
+               for match in rule.matches if match.module in ("tcp", "udp"))
 
 
 def _read_headers(ruleset: Ruleset) -> list[int]:

@@ -114,6 +114,7 @@ def compare(
     codes, texts, _ = reasons(host, packets)
     chosen = without(np.arange(len(packets)), codes, texts)
     chosen = without(chosen, *differences(host, packets, backend))
+    chosen = without(chosen, *_not_modelled(host, packets))
     first = engine(packets.take(chosen))
     codes = np.zeros(len(packets), np.int16)
     codes[chosen] = np.where(first.verdict == Verdict.UNDECIDED, 1, np.where(first.flags & Flag.NAT_CHOICE, 2, 0))
@@ -129,28 +130,58 @@ def compare(
     return Agreement(compared, ours, kernel, _differing(compared, ours, kernel), counters, sure, left_out)
 
 
+def _not_modelled(host: Host, packets: PacketBatch) -> tuple[Array, tuple[str, ...]]:
+    """Where the engines knowingly fall short: the host's own multicasts and limited broadcasts, where the kernel has to
+    route them again, leave by the device that has their source address."""
+    dst = packets.column("dst")
+    rerouted = any(chain is not None and chain.rules for chain in (
+        table.chain("OUTPUT") for table in host.ruleset.tables if table.name in ("mangle", "nat")))
+    where = made_here(packets) & ((dst >> 28 == 0xE) | (dst == 0xFFFFFFFF)) & rerouted
+    return where.astype(np.int16), ("", "the engines do not route the host's own multicasts again")
+
+
+def made_here(packets: PacketBatch) -> Array:
+    """Which packets the host makes itself."""
+    found: Array = np.array([name == LOCAL for name in packets.interfaces] + [False])[packets.column("iif")]
+    return found
+
+
 def _sure(rule: Rule) -> bool:
     return all(m.known and m.module in _SURE_MATCHES and not any(o.name in _UNSURE_OPTIONS for o in m.options)
                for m in rule.matches)
 
 
-def _differing(packets: PacketBatch, ours: Result, kernel: Judgement) -> dict[str, Array]:
-    """Rows that differ, by column. What a hook changed before it dropped a packet cannot be seen from outside: of
-    dropped packets the mark is not compared, of those dropped in or right behind OUTPUT no egress and tuple, and of the
-    host's own ones dropped in POSTROUTING no egress: the probe behind OUTPUT is still told the one before re-routing."""
+def visible(packets: PacketBatch, kernel: Judgement) -> dict[str, Array]:
+    """In which rows each result column can be compared with the kernel's.
+
+    What a hook changed before it dropped a packet cannot be seen from outside: of dropped packets the mark is not
+    compared, of those dropped in or right behind OUTPUT no egress and tuple, and of the host's own dropped in
+    POSTROUTING no egress, as the probe behind OUTPUT is told the one before re-routing. Columns that are not named are
+    not the kernel's to tell.
+    """
+    local = made_here(packets)
     accepted = np.isin(kernel.verdict, _ACCEPTED)
-    made_here = np.array([name == LOCAL for name in packets.interfaces] + [False])[packets.column("iif")]
-    seen = accepted | ~(made_here & np.isin(kernel.hook, (Hook.OUTPUT, Hook.ROUTE)))
+    tuples = accepted | ~(local & np.isin(kernel.hook, (Hook.OUTPUT, Hook.ROUTE)))
+    return {
+        "verdict": kernel.judged,
+        "hook": kernel.judged,
+        "oif": kernel.judged & (accepted | np.isin(kernel.hook, _LEAVING) & ~local),
+        **dict.fromkeys(("src", "dst", "sport", "dport"), kernel.judged & tuples),
+        "mark": kernel.judged & accepted,
+    }
+
+
+def _differing(packets: PacketBatch, ours: Result, kernel: Judgement) -> dict[str, Array]:
+    """Rows that differ, by column."""
     codes = {name: code for code, name in enumerate(ours.interfaces)}
     recode = np.array([codes.get(name, -2) for name in kernel.interfaces] + [-1], np.int16)
-    unequal = {
-        "verdict": ours.verdict != kernel.verdict,
-        "hook": ours.hook != kernel.hook,
-        "oif": (ours.oif != recode[kernel.oif]) & (accepted | np.isin(kernel.hook, _LEAVING) & ~made_here),
-        **{name: (ours.column(name) != kernel.column(name)) & seen for name in ("src", "dst", "sport", "dport")},
-        "mark": (ours.mark != kernel.mark) & accepted,
-    }
-    return {name: np.flatnonzero(where) for name, where in unequal.items() if where.any()}
+    found = {}
+    for name, where in visible(packets, kernel).items():
+        theirs = recode[kernel.oif] if name == "oif" else kernel.column(name)
+        rows = np.flatnonzero((ours.column(name) != theirs) & where)
+        if len(rows):
+            found[name] = rows
+    return found
 
 
 def _counters(ours: Result, kernel: Judgement) -> tuple[CounterDifference, ...]:

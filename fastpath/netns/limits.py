@@ -14,12 +14,19 @@ import numpy as np
 from fastpath.host.model import Host
 from fastpath.netns.job import Array
 from fastpath.netns.plan import devices, uses
-from fastpath.netns.wire import ICMP, ICMP_ANSWERS, ICMP_ERRORS, ICMP_QUESTIONS, QUOTING, SHORTEST, TCP, WITH_PORTS
+from fastpath.netns.wire import (
+    ICMP,
+    ICMP_ANSWERS,
+    ICMP_ERRORS,
+    ICMP_QUESTIONS,
+    LONGEST,
+    QUOTING,
+    SHORTEST,
+    TCP,
+    WITH_PORTS,
+)
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import LOCAL, NO_ID, State
-
-LONGEST = 65521
-"""Bytes of the largest packet: the largest MTU of a TAP device."""
 
 _CHECKED = (1, 6, 17, 132, 136)
 """Protocols whose checksum conntrack verifies."""
@@ -44,6 +51,12 @@ def first_is_invalid(host: Host, packets: PacketBatch) -> Array:
     icmp = (proto == ICMP) & ~np.isin(packets.column("icmp_type"), ICMP_QUESTIONS)
     found: Array = tcp | icmp
     return found
+
+
+def enough(host: Host, packets: PacketBatch, count: int) -> PacketBatch:
+    """The first of `packets`, as many as hold `count` that the judge can make; all where they hold fewer."""
+    judged = np.cumsum(reasons(host, packets)[0] == 0)
+    return packets[:int(np.searchsorted(judged, count)) + 1]
 
 
 def reasons(host: Host, packets: PacketBatch) -> tuple[Array, tuple[str, ...], Array]:
@@ -87,6 +100,8 @@ def reasons(host: Host, packets: PacketBatch) -> tuple[Array, tuple[str, ...], A
     refuse(local & (c("dst") >> 28 == 0xE) & (c("ttl") == 0), "of a multicast with TTL 0 only the host's copy goes on")
     if used.owners and os.geteuid():
         refuse(local & ((c("uid") != NO_ID) | (c("gid") != NO_ID)), "another user's sockets need root")
+    if used.flow_protocols:
+        refuse((c("state") == State.RELATED) & (proto == ICMP), "a rule asks for the protocol of its flow")
     broken = _tracking(host, packets, local, refuse) if used.tracked else np.zeros(len(packets), np.bool_)
     return codes, tuple(texts), broken
 
@@ -115,20 +130,24 @@ def _tracking(host: Host, packets: PacketBatch, local: Array, refuse: Refuse) ->
     question = np.isin(c("icmp_type"), ICMP_QUESTIONS)
     answer = np.isin(c("icmp_type"), list(ICMP_ANSWERS)) & ~question
     # the NAT hooks take every related ICMP packet for an error, and drop it where it has no room for a quoted packet
-    quoting = (question | np.isin(c("icmp_type"), list(ICMP_ERRORS))) & (c("length") >= QUOTING)
+    error = icmp & np.isin(c("icmp_type"), list(ICMP_ERRORS))
+    quoting = (question | error) & (c("length") >= QUOTING)
     reply = state == State.REPLY
     refuse(icmp & ((state == State.ESTABLISHED) & ~question | reply & ~answer | related & ~quoting),
            "conntrack cannot see an ICMP packet of this type in that state")
 
-    refuse(fresh & (status != 0) | related & (status != 0) & (status != _EXPECTED | _CONFIRMED)
-           | established & (status != 0) & ((status & 0x3B) != _SEEN_REPLY | _CONFIRMED),
+    expected = related & ~error
+    refuse(fresh & (status != 0) | expected & (status != 0) & (status != _EXPECTED | _CONFIRMED)
+           | (established | related & error) & (status != 0) & ((status & 0x3B) != _SEEN_REPLY | _CONFIRMED),
            "the status contradicts the state, or is one of NAT, which the kernel would carry out")
-    refuse(tracked & (c("ctdir") != 0) & (c("ctdir") != np.where(reply, 2, 1)), "the direction contradicts the state")
+    back = reply | related & error
+    refuse(tracked & (c("ctdir") != 0) & (c("ctdir") != np.where(back, 2, 1)), "the direction contradicts the state")
     other = (c("ctorigdst") != 0) & (c("ctorigdst") != c("dst"))
     ports = np.isin(proto, list(WITH_PORTS))
+    ports |= related & error
     refuse(tracked & ~ports & (c("ctorigdstport") != 0), "the protocol's flows have no destination port")
     other |= (c("ctorigdstport") != 0) & (c("ctorigdstport") != c("dport"))
-    refuse(tracked & ~reply & other, "a packet that is not a reply arrives with the destination its flow began with")
+    refuse(tracked & ~back & other, "a packet that is not a reply arrives with the destination its flow began with")
     return broken
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from fastpath.errors import FastpathError
 from fastpath.host.model import Host
 from fastpath.netns.compare import Agreement, Evaluate, compare
 from fastpath.netns.judge import Backend, Judge
+from fastpath.netns.plan import dotted, ipset_lines, route_text
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.packet import Packet
 from fastpath.packets.schema import PACKET_COLUMNS
@@ -87,7 +89,8 @@ class Minimiser:
             default = None if column.name == "oif" else column.default
             if column.name in ("iif", "src", "dst", "proto") or getattr(packet, column.name) == default:
                 continue
-            plain = replace(packet, **{column.name: default})
+            values: dict[str, Any] = {column.name: default}
+            plain = replace(packet, **values)
             if self._differ(host, PacketBatch.from_packets([plain])):
                 packet = plain
         return packet
@@ -124,6 +127,20 @@ def _without_idle(ruleset: Ruleset) -> Ruleset:
         if any(chain.rules or chain.policy == "DROP" for chain in chains):
             tables.append(replace(table, chains=chains))
     return replace(ruleset, tables=tuple(tables))
+
+
+def as_text(host: Host) -> dict[str, Any]:
+    """A host as case files write one: rules, interfaces, routes, sysctl and ipset. Interfaces that are down are left
+    out, and so are bridges' ports."""
+    usable = [i for i in host.interfaces if i.up and i.master is None]
+    return {
+        "rules": str(host.ruleset),
+        "interfaces": {i.name: [f"{dotted(a.address)}/{a.prefixlen}" for a in i.addresses if a.family == 4]
+                       for i in usable},
+        "routes": [route_text(r) for r in host.routes if r.dev is None or any(i.name == r.dev for i in usable)],
+        "sysctl": dict(host.sysctls),
+        "ipset": "\n".join(line for s in host.ipsets for line in ipset_lines(s)),
+    }
 
 
 def matched_rules(judge: Judge, host: Host, packet: Packet, backend: Backend) -> str:

@@ -134,7 +134,7 @@ def build(job: Job) -> Devices:
         run(["ip", "-batch", "-"], job.links)
         _write(job.sysctls[job.early_sysctls:])
         if job.ipsets:
-            run(["ipset", "restore"], job.ipsets)
+            run(["ipset", "-exist", "restore"], job.ipsets)  # of a range, several entries may fall together
         run([f"iptables-{job.backend}-restore"], job.rules)
     except UnavailableError:
         devices.close()

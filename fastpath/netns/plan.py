@@ -13,9 +13,11 @@ from fastpath.host.ipset import DIMENSIONS
 from fastpath.host.model import Host, Interface, IpSet, PortElement, Route, SetElement
 from fastpath.netns.job import Array, Job, Sysctl
 from fastpath.netns.namespace import REJECTED
+from fastpath.netns.wire import LONGEST
 from fastpath.netns.worker import COLUMNS, LOCAL_CODE
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import LOCAL
+from fastpath.packets.text import format_address
 from fastpath.ruleset.model import AddressRange, Chain, Network, Option, Rule, Ruleset, Target
 
 _TRACKING_MATCHES = frozenset({
@@ -47,8 +49,8 @@ class Uses:
         modules, targets: names of matches and targets.
         tracked: whether conntrack is in use; without, a packet has no state.
         nat: whether there is a nat table.
-        connmarks, owners, macs, pkttypes: whether a rule looks at connection marks, at the owner of packets, at MAC
-            addresses, or at link-layer types.
+        connmarks, owners, macs, flow_protocols: whether a rule looks at connection marks, at the owner of packets, at
+            MAC addresses, or at the protocol of a packet's flow.
     """
 
     modules: frozenset[str]
@@ -58,6 +60,7 @@ class Uses:
     connmarks: bool
     owners: bool
     macs: bool
+    flow_protocols: bool
 
 
 def uses(host: Host) -> Uses:
@@ -71,6 +74,8 @@ def uses(host: Host) -> Uses:
         nat=host.ruleset.table("nat") is not None,
         connmarks="connmark" in modules or "CONNMARK" in targets,
         owners="owner" in modules,
+        flow_protocols=any(match.module == "conntrack" and match.get("ctproto") is not None
+                           for rule in rules for match in rule.matches),
         macs="mac" in modules or any("mac" in DIMENSIONS[s.type] for s in host.ipsets),
     )
 
@@ -78,6 +83,13 @@ def uses(host: Host) -> Uses:
 def devices(host: Host) -> tuple[Interface, ...]:
     """Interfaces through which IP packets can arrive: up, and no port of a bridge; ``lo`` is not among them."""
     return tuple(i for i in host.interfaces if i.up and i.master is None and i.name != "lo")
+
+
+def _built(host: Host) -> tuple[Interface, ...]:
+    """Interfaces that are built: also those that only lend their addresses, which are the host's own even when down."""
+    arriving = devices(host)
+    return arriving + tuple(i for i in host.interfaces
+                            if i.name != "lo" and i not in arriving and any(a.family == 4 for a in i.addresses))
 
 
 def plan(host: Host, packets: PacketBatch, broken: Array, backend: str) -> Job:
@@ -101,11 +113,11 @@ def plan(host: Host, packets: PacketBatch, broken: Array, backend: str) -> Job:
     columns["broken"] = broken
     return Job(
         backend=backend,
-        devices=tuple(i.name for i in devices(host)),
+        devices=tuple(i.name for i in _built(host)),
         links="".join(f"{line}\n" for line in _links(host)),
         sysctls=(*early, *late),
         early_sysctls=len(early),
-        ipsets="".join(f"{line}\n" for s in host.ipsets for line in _ipset(s)),
+        ipsets="".join(f"{line}\n" for s in host.ipsets for line in ipset_lines(s)),
         rules=str(rules),
         tables=tuple(t.name for t in rules.tables),
         twins=twins,
@@ -139,7 +151,7 @@ def _with_twins(ruleset: Ruleset) -> tuple[Ruleset, frozenset[tuple[str, str, in
 def _sysctls(host: Host) -> tuple[list[Sysctl], list[Sysctl]]:
     """Sysctls before and after there are devices; ``all`` and ``default`` change others, so they are early."""
     wanted = dict(_DEFAULTS) | {k: v for k, v in host.sysctls if _SYSCTLS.fullmatch(k)}
-    names = {i.name for i in devices(host)} | {"lo"}
+    names = {i.name for i in _built(host)} | {"lo"}
     early: list[Sysctl] = []
     late: list[Sysctl] = []
     for key, value in wanted.items():
@@ -153,57 +165,58 @@ def _sysctls(host: Host) -> tuple[list[Sysctl], list[Sysctl]]:
     return early, late
 
 
-def _dotted(address: int) -> str:
+def dotted(address: int) -> str:
+    """An IPv4 address as people write it."""
     return ".".join(str(byte) for byte in address.to_bytes(4))
 
 
 def _prefix(network: Network) -> str:
+    bits = 32 if network.family == 4 else 128
     length = network.mask.bit_count()
-    if network.mask != (1 << 32) - (1 << 32 - length):
-        raise HostError(f"the mask {_dotted(network.mask)} of a route or an ipset entry is no prefix")
-    return f"{_dotted(network.address)}/{length}"
+    if network.mask != (1 << bits) - (1 << bits - length):
+        raise HostError(f"the mask {network.mask:#x} of a route or an ipset entry is no prefix")
+    return f"{format_address(network.address, network.family)}/{length}"
 
 
 def _links(host: Host) -> Iterator[str]:
-    built = devices(host)
+    built = _built(host)
     yield "link set dev lo up"
     for interface in (*(i for i in host.interfaces if i.name == "lo"), *built):
         name = interface.name
         if name != "lo":
-            yield f"link set dev {name} mtu 65521"
-            # nothing but the packets under judgement: no router solicitations, no multicast reports
-            yield f"link set dev {name} up"
+            yield f"link set dev {name} mtu {LONGEST}{' up' if interface.up else ''}"
         for a in interface.addresses:
             if a.family != 4 or (name == "lo" and a.address == 0x7F000001):
                 continue
-            local = f"{_dotted(a.address)} peer {_dotted(a.peer)}" if a.peer is not None else _dotted(a.address)
-            broadcast = f" brd {_dotted(a.broadcast)}" if a.broadcast is not None else ""
+            local = f"{dotted(a.address)} peer {dotted(a.peer)}" if a.peer is not None else dotted(a.address)
+            broadcast = f" brd {dotted(a.broadcast)}" if a.broadcast is not None else ""
             yield f"addr add {local}/{a.prefixlen}{broadcast} dev {name} scope {a.scope}"
     if not host.complete:
         return
-    usable = {i.name for i in built} | {"lo"}
+    usable = {i.name for i in built if i.up} | {"lo"}
     yield "route flush table main"
     for route in host.routes:
         if route.destination.family == 4 and (route.dev is None or route.dev in usable):
-            yield _route(route)
+            yield f"route append {route_text(route)}"
 
 
-def _route(route: Route) -> str:
-    words = ["route", "append", route.type, _prefix(route.destination)]
+def route_text(route: Route) -> str:
+    """A route as `ip route` takes it."""
+    words = [route.type, _prefix(route.destination)]
     if route.gateway is not None:
-        words += ["via", _dotted(route.gateway)]
+        words += ["via", dotted(route.gateway)]
     if route.dev is not None:
         words += ["dev", route.dev]
     if route.gateway is not None and route.dev is not None:
         words.append("onlink")
     if route.prefsrc is not None:
-        words += ["src", _dotted(route.prefsrc)]
+        words += ["src", dotted(route.prefsrc)]
     if route.metric:
         words += ["metric", str(route.metric)]
     return " ".join([*words, "table", route.table])
 
 
-def _ipset(ipset: IpSet) -> Iterator[str]:
+def ipset_lines(ipset: IpSet) -> Iterator[str]:
     """An ipset as `ipset restore` reads it."""
     yield " ".join(["create", ipset.name, ipset.type, *ipset.options])
     kinds = DIMENSIONS[ipset.type]
@@ -213,17 +226,16 @@ def _ipset(ipset: IpSet) -> Iterator[str]:
         if any(isinstance(e, str) and k == "iface" and e.endswith("+")
                for e, k in zip(entry.elements, kinds, strict=False)):
             flags.append(" wildcard")
-        # entries are what the set holds in the end, so that two may fall together
-        yield f"add -exist {ipset.name} {','.join(parts)}{''.join(flags)}"
+        yield f"add {ipset.name} {','.join(parts)}{''.join(flags)}"
 
 
 def _element(element: SetElement, kind: str) -> str:
     if isinstance(element, AddressRange):
-        first, last = _dotted(element.first), _dotted(element.last)
+        first, last = (format_address(a, element.family) for a in (element.first, element.last))
         return first if first == last else f"{first}-{last}"
     if isinstance(element, Network):
         if kind == "ip":  # of a set with a netmask
-            return _dotted(element.address)
+            return format_address(element.address, element.family)
         return _prefix(element)
     if isinstance(element, PortElement):
         ports = str(element.first) if element.first == element.last else f"{element.first}-{element.last}"

@@ -1,8 +1,8 @@
 """Packets as bytes: what goes into a device, and what comes back from a hook.
 
 Only as much of each protocol as conntrack and the matches look at: a TCP header, a UDP header, an SCTP INIT chunk,
-an ICMP query, or an ICMP error that quotes an echo reply. The rest, up to the wished length, is zeros. Checksums are
-right unless a packet is to be INVALID.
+an ICMP query, or an ICMP error that quotes a UDP packet between ports 0. The rest, up to the wished length, is zeros.
+Checksums are right unless a packet is to be INVALID.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ QUOTING = 56
 
 ICMP_QUESTIONS = (8, 13, 15, 17)
 """The queries among them: only these go in a flow's original direction, and only their replies in the other."""
+
+LONGEST = 65521
+"""Bytes of the largest packet: the largest MTU of a TAP device."""
 
 HEAD = 28
 """Bytes of a packet that a hook reports: the IP header and the 8 bytes behind it."""
@@ -107,8 +110,7 @@ def build(fields: Sequence[int], ident: int, broken: bool) -> bytes:
         body = start + (sum_ or 1).to_bytes(2)  # 0 would mean: not summed
     elif proto == ICMP:
         if icmp_type in ICMP_ERRORS and length >= QUOTING:
-            quoted = _ip(dst, src, ICMP, 36, 7, 0, 60, 0) + struct.pack(">BBHHH", 0, 0, 0xFFFF - sport, sport, 0)
-            rest = bytes(4) + quoted
+            rest = bytes(4) + _ip(dst, src, UDP, 36, 7, 0, 60, 0) + struct.pack(">HHHH", 0, 0, 16, 0)
         else:
             rest = struct.pack(">HH", sport, 1)
         start = struct.pack(">BBH", icmp_type, icmp_code, 0) + rest

@@ -16,6 +16,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,7 +25,7 @@ from fastpath.errors import UnavailableError
 from fastpath.netns import namespace
 from fastpath.netns.job import Array, Findings, Job
 from fastpath.netns.netlink import UNREACHABLE, Flows, PacketLog, Report, Routing, Tuple
-from fastpath.netns.wire import FIELDS, HEAD, ICMP, ICMP_ANSWERS, ICMP_ERRORS, TCP, WITH_PORTS, build, read
+from fastpath.netns.wire import FIELDS, HEAD, ICMP, ICMP_ANSWERS, ICMP_ERRORS, TCP, UDP, WITH_PORTS, build, read
 from fastpath.packets.schema import NO_ID, Hook, State, Verdict
 
 _PR_SET_PDEATHSIG = 1
@@ -224,19 +225,17 @@ class _Court:
         (_, src, dst, proto, sport, dport, flags, icmp_type, _, _, _, _, _, state, _, _, _, _, _, status, connmark,
          origdst, origdport, _) = row
         this = _original(row)
-        if state == State.RELATED:
-            if proto == ICMP and icmp_type in ICMP_ERRORS:  # about the echo reply that it quotes
-                this = Tuple(src, dst, ICMP, sport, 8 << 8)
-            original, reply, master = this, _turned(this), _MASTER
-            status = _CONFIRMED
+        original, reply, master = this, _turned(this), None
+        error = state == State.RELATED and proto == ICMP and icmp_type in ICMP_ERRORS
+        if error:  # it goes against the flow of the packet that it quotes
+            this = Tuple(src, dst, UDP, 0, 0)
+        if state == State.REPLY or error:
+            original, reply = _turned(this), this
+            original = replace(original, dst=origdst or original.dst, dport=origdport or original.dport)
+        if state == State.RELATED and not error:
+            master, status = _MASTER, _CONFIRMED
         else:
-            master = None
             status = status or _SEEN_REPLY | _ASSURED | _CONFIRMED
-            original, reply = this, _turned(this)
-            if state == State.REPLY:
-                original, reply = reply, original
-                original = Tuple(original.src, origdst or original.dst, proto, original.sport,
-                                 origdport if origdport and proto in WITH_PORTS else original.dport)
         tcp_state = _TCP_ESTABLISHED
         if proto == TCP and flags & 0x12 == 0x12 and state != State.REPLY:
             tcp_state = _TCP_SYN_RECEIVED

@@ -18,7 +18,7 @@ from fastpath.packets.schema import Hook, Verdict
 from fastpath.reference.state import PacketState
 from fastpath.reference.walk import Machine
 
-MOST_STATES = 100_000
+MOST_STATES = 20_000
 
 Fate = tuple[object, ...]
 

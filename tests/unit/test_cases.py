@@ -215,9 +215,11 @@ def test_written_case_of_a_base(tmp_path: Path) -> None:
     path = tmp_path / "kept.toml"
     edits = ["iptables -I DOCKER-USER -i eth0 -p tcp --dport 6380 -j DROP"]
     write_case(path, why="kept", packets=case.packets, result=evaluate(case.host, case.packets), base="docker20-seed",
-               edits=edits, name="kept")
+               edits=edits, name="kept", columns=("verdict", "src", "oif"))
     kept, = load_cases(path, hosts=DATA / "hosts")
     assert kept.host == case.host
+    assert kept.expected[0].values == {"verdict": "FORWARD", "src": "198.51.100.7", "oif": "docker0"}
+    assert ("filter DOCKER 1", 1) in [(c.rule, c.packets) for c in kept.counters]
     assert [e.name for e in kept.expected] == ["kept-0"]
 
 
