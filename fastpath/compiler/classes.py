@@ -1,8 +1,8 @@
 """Classes of field values: values that no condition tells apart are one class.
 
 All stages of an engine share one partition a field, so that a value is looked up once, and a constant that NAT writes
-has its class known beforehand. The look-up tables are flat arrays: direct for 8 and 16 bits, a trie of 16-8-8 bits
-for 32, sorted bounds for 64.
+has its class known beforehand. The look-up tables are flat arrays: direct for 8 bits and interfaces, a trie of bytes
+for 16 and 32 bits, sorted bounds for 64.
 """
 
 from __future__ import annotations
@@ -91,27 +91,27 @@ def direct_table(found: Partition, size: int) -> npt.NDArray[np.uint16]:
     return table
 
 
-def trie_table(found: Partition) -> npt.NDArray[np.uint32]:
-    """A trie over 32-bit values, uint32.
+def trie_table(found: Partition, bits: int) -> npt.NDArray[np.uint32]:
+    """A trie over values of 16 or 32 bits, a byte a step, uint32.
 
-    Entry ``v >> 16`` is a class, or ``TRIE_LINK | k`` for block k of 256 entries behind the first 65536, indexed by
-    the next 8 bits; its entries are classes or links again, the last 8 bits deciding.
+    An entry is a class, or ``TRIE_LINK | k`` for block k: 256 entries each, behind the first 256 which the highest
+    byte indexes. The last byte's entries are classes.
     """
     starts = np.array(found.starts, np.int64)
-    ends = np.append(starts[1:], 1 << 32)
+    ends = np.append(starts[1:], 1 << bits)
     blocks: list[npt.NDArray[np.uint32]] = []
 
-    def level(low: int, shift: int, size: int) -> npt.NDArray[np.uint32]:
+    def level(low: int, shift: int) -> npt.NDArray[np.uint32]:
         width = 1 << shift
-        at = low + width * np.arange(size, dtype=np.int64)
+        at = low + width * np.arange(256, dtype=np.int64)
         which = np.searchsorted(starts, at, side="right") - 1
         table = found.class_of[which].astype(np.uint32)
         for i in np.flatnonzero(ends[which] < at + width) if shift else ():
             place = len(blocks)
             blocks.append(np.empty(0, np.uint32))
-            blocks[place] = level(int(at[i]), shift - 8, 256)
+            blocks[place] = level(int(at[i]), shift - 8)
             table[i] = TRIE_LINK | place
         return table
 
-    top = level(0, 16, 1 << 16)
-    return np.concatenate([top, *blocks])
+    top = level(0, bits - 8)
+    return np.concatenate([top, *(blocks or [np.zeros(256, np.uint32)])])

@@ -43,7 +43,7 @@ MUTATES: dict[int, tuple[str, ...]] = {
     codes.DST_MAP: ("dst", "ctstatus"), codes.SRC_MAP: ("src", "ctstatus"), codes.MARK: ("mark",),
     codes.MARK_RESTORE: ("mark",), codes.CONNMARK: ("connmark",), codes.MARK_SAVE: ("connmark",),
     codes.TTL_SET: ("ttl",), codes.TTL_ADD: ("ttl",), codes.TTL_SUB: ("ttl",), codes.TOS: ("tos",),
-    codes.NOTRACK: ("ctstate",), codes.NOTRACK_LATE: ("ctstate",), codes.TOUCH: ("touched",),
+    codes.NOTRACK: ("ctstate", "notrack"), codes.NOTRACK_LATE: ("ctstate",), codes.TOUCH: ("touched",),
     codes.SET_OIF: ("oif",), codes.CONFIRM: ("ctstatus",),
 }
 """The bases that each effect changes."""

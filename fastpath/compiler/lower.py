@@ -213,7 +213,9 @@ def _ctstate(option: Option, context: Context) -> Condition:
     names = option.value
     assert isinstance(names, frozenset)
     if not context.tracked:
-        return _maybe_not(TRUE if "INVALID" in names else FALSE, option.negated)
+        marked = equals("notrack", 1)
+        untracked, invalid = (TRUE if name in names else FALSE for name in ("UNTRACKED", "INVALID"))
+        return _maybe_not(any_of(all_of(marked, untracked), all_of(none_of(marked), invalid)), option.negated)
     found = equals("ctstate", *(s for n in names for s in STATES.get(n, ())))
     for name, bit in (("SNAT", SRC_NAT), ("DNAT", DST_NAT)):
         if name in names and option.name == "ctstate":

@@ -33,11 +33,12 @@ VERSION = 1
 
 LABEL = "fastpath tables"
 
-BASE_NUMBER = {name: i for i, name in enumerate(BASES) if name != "touched"} | {"touched": 26}
-EXTRA_BASE = 27
+BASE_NUMBER = {name: i for i, name in enumerate(BASES)}
+EXTRA_BASE = len(BASES)
 K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT = range(4)
-FIELD_COLUMNS, STAGE_COLUMNS, BLOCK_COLUMNS, OP_COLUMNS = 16, 8, 6, 12
-MAX_PARTS = 5
+FIELD_COLUMNS, STAGE_COLUMNS, BLOCK_COLUMNS, OP_COLUMNS = 32, 8, 6, 12
+MAX_PARTS = 12
+INTERFACES = ("iif", "oif")
 SMALL = frozenset({"iif", "oif", "ctstate", "ctdir", "proto", "tcp_flags", "frag", "pkttype", "tos", "ttl"})
 """Bases that may be parts of a product."""
 
@@ -137,11 +138,11 @@ class _Packer:
             row[5] = extras.index(f.base[6:])
         else:
             row[0] = BASE_NUMBER[f.base]
-            if f.bits <= 16:
-                size = interfaces if f.base in ("iif", "oif") else 1 << f.bits
+            if f.bits == 8 or f.base in INTERFACES:
+                size = interfaces if f.base in INTERFACES else 256
                 row[2], row[3] = K_DIRECT, self.add_map(classes.direct_table(found, size))
-            elif f.bits == 32:
-                row[2], row[3] = K_TRIE, self.add_trie(classes.trie_table(found))
+            elif f.bits <= 32:
+                row[2], row[3], row[4] = K_TRIE, self.add_trie(classes.trie_table(found, f.bits)), f.bits
             else:
                 row[2], row[3], row[4] = K_SEARCH, len(self.bounds), len(found.starts)
                 self.bounds.extend(found.starts)
@@ -154,7 +155,7 @@ class _Packer:
         row = [0] * FIELD_COLUMNS
         row[2], row[3], row[4] = K_PRODUCT, self.add_map(table), len(parts)
         for i, (found, stride) in enumerate(zip(parts, strides, strict=True)):
-            size = interfaces if found.field.base in ("iif", "oif") else 1 << found.field.bits
+            size = interfaces if found.field.base in INTERFACES else 256
             row[6 + 2 * i] = BASE_NUMBER[found.field.base]
             row[7 + 2 * i] = self.add_map((classes.direct_table(found, size) * np.uint16(stride)).astype(np.uint16))
         self.fields.append(row)
@@ -470,7 +471,7 @@ def _finish(
         bases |= DETAILS
     need = sum(1 << BASE_NUMBER[b] for b in bases if b in BASE_NUMBER)
     columns = {"iif", "src", "dst", "proto", "sport", "dport", "mark"}
-    columns |= {b for b in bases if b in BASES} - {"icmp", "ctstate", "touched", "ctorigsrc", "ctorigsrcport"}
+    columns |= {b for b in bases if b in BASES} - {"icmp", "ctstate", "touched", "notrack", "ctorigsrc", "ctorigsrcport"}
     if "icmp" in bases:
         columns |= {"icmp_type", "icmp_code"}
     if "ctstate" in bases:
@@ -482,7 +483,7 @@ def _finish(
     params = [
         interfaces.id(LOCAL), local, need, int(packer.conntrack_loose),
         slots.get(Field("dst"), 0), slots.get(Field("dport"), 0),
-        sum(1 << BASE_NUMBER[base] for base in changing | {"touched", "oif"}),
+        sum(1 << BASE_NUMBER[base] for base in changing | {"touched", "notrack", "oif"}),
     ]
 
     def table(rows: Sequence[Sequence[int]], width: int, dtype: type[np.generic]) -> npt.NDArray[Any]:

@@ -26,7 +26,7 @@ CHUNK = 1 << 16
 _DETAILS = ("state", "proto", "tcp_flags", "icmp_type", "icmp_code", "ctdir", "ctstatus", "src", "dst", "sport", "dport",
             "ctorigdst", "ctorigdstport")
 COLUMNS_OF = {
-    "icmp": ("icmp_type", "icmp_code"), "ctstate": ("state", "proto", "tcp_flags", "icmp_type"), "touched": ("mark", "tos"),
+    "icmp": ("icmp_type", "icmp_code"), "ctstate": ("state", "proto", "tcp_flags", "icmp_type"), "touched": ("mark", "tos"), "notrack": ("mark",),
     **dict.fromkeys(("ctdir", "ctstatus", "ctorigsrc", "ctorigsrcport", "ctorigdst", "ctorigdstport"), _DETAILS),
 }
 """The packet columns that a base is made of, where it is not the column of its name."""

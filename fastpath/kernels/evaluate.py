@@ -27,25 +27,25 @@ DEPTH = 256
 (
     B_IIF, B_SRC, B_DST, B_PROTO, B_SPORT, B_DPORT, B_TCP_FLAGS, B_ICMP, B_FRAG, B_TTL, B_TOS, B_LENGTH, B_MARK,
     B_CONNMARK, B_CTSTATE, B_CTDIR, B_CTSTATUS, B_ORIGSRC, B_ORIGSPORT, B_ORIGDST, B_ORIGDPORT, B_OIF, B_MAC,
-    B_PKTTYPE, B_UID, B_GID, B_TOUCHED, B_EXTRA,
-) = range(28)
+    B_PKTTYPE, B_UID, B_GID, B_TOUCHED, B_NOTRACK, B_EXTRA,
+) = range(29)
 
 # Rows of the scratch values of a block, and the base that each holds.
 (
     A_IIF, A_OIF, A_CTSTATE, A_CTDIR, A_CTSTATUS, A_CONNMARK, A_TTL, A_TOS, A_TOUCHED, A_ORIGSRC, A_ORIGSPORT,
-    A_ORIGDST, A_ORIGDPORT, A_OLD_MARK, A_OLD_TOS,
-) = range(15)
-A_ROWS = 15
+    A_ORIGDST, A_ORIGDPORT, A_NOTRACK, A_OLD_MARK, A_OLD_TOS,
+) = range(16)
+A_ROWS = 16
 IN_BLOCK = (
     B_IIF, B_OIF, B_CTSTATE, B_CTDIR, B_CTSTATUS, B_CONNMARK, B_TTL, B_TOS, B_TOUCHED, B_ORIGSRC, B_ORIGSPORT,
-    B_ORIGDST, B_ORIGDPORT,
+    B_ORIGDST, B_ORIGDPORT, B_NOTRACK,
 )
 
 # Columns of the field table.
 F_BASE, F_MASK, F_KIND, F_TABLE, F_COUNT, F_EXTRA, F_SKIP = range(7)
-F_COLUMNS = 16
+F_COLUMNS = 32
 K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT = range(4)
-F_PARTS = 6  # K_PRODUCT: up to 5 pairs of (base, table of its classes times their stride) from here on
+F_PARTS = 6  # K_PRODUCT: up to 12 pairs of (base, table of its classes times their stride) from here on
 
 # Columns of the stage table.
 S_KIND, S_LEVEL, S_LEVELS, S_ROWS, S_ROOT, S_RECORD, S_BLOCK = range(7)
@@ -159,12 +159,12 @@ def _table_class(t: Any, f: int, value: Any) -> Any:
     if kind == K_DIRECT:
         return np.uint32(t.maps[at + np.int64(v)])
     if kind == K_TRIE:
-        e = t.trie[at + np.int64(v >> np.uint64(16))]
-        if e & np.uint32(0x80000000):
-            e = t.trie[at + 65536 + 256 * np.int64(e & np.uint32(0x7FFFFFFF))
-                       + np.int64((v >> np.uint64(8)) & np.uint64(255))]
-            if e & np.uint32(0x80000000):
-                e = t.trie[at + 65536 + 256 * np.int64(e & np.uint32(0x7FFFFFFF)) + np.int64(v & np.uint64(255))]
+        shift = t.fields[f, F_COUNT] - 8
+        e = t.trie[at + np.int64(v >> np.uint64(shift))]
+        while e & np.uint32(0x80000000):
+            shift -= 8
+            e = t.trie[at + 256 + 256 * np.int64(e & np.uint32(0x7FFFFFFF))
+                       + np.int64((v >> np.uint64(shift)) & np.uint64(255))]
         return np.uint32(e)
     low, high = at, at + t.fields[f, F_COUNT]
     while high - low > 1:
@@ -219,6 +219,8 @@ def _base_value(c: Any, o: Any, aux: Any, base: int, f_extra: int, g: int, k: in
         return np.uint64(aux[A_ORIGDST, k])
     if base == B_ORIGDPORT:
         return np.uint64(aux[A_ORIGDPORT, k])
+    if base == B_NOTRACK:
+        return np.uint64(aux[A_NOTRACK, k])
     if base == B_ORIGSRC:
         return np.uint64(aux[A_ORIGSRC, k])
     if base == B_ORIGSPORT:
@@ -305,25 +307,45 @@ def _connection_details(c: Any, aux: Any, b0: int, m: int) -> None:
 
 @helper
 def _direct(maps: Any, at: int, mask: int, column: Any, b0: int, m: int, row: Any) -> None:
-    mask &= 0xFFFF
+    table = maps[at:]
+    bits = np.uint32(mask & 0xFFFF)
     for k in range(m):
-        row[k] = maps[at + (np.int64(column[b0 + k]) & mask)]
+        row[k] = table[np.uint32(column[b0 + k]) & bits]
 
 
 @helper
-def _trie(trie: Any, at: int, wide: int, column: Any, b0: int, m: int, row: Any) -> None:
-    mask = np.uint32(wide & 0xFFFFFFFF)
+def _step(blocks: Any, e: Any, byte: Any) -> Any:
+    """One step down a trie: what lies under a link, or the class that is already there.
+
+    A select and no branch: which step is the last is a coin toss for each packet.
+    """
     link = np.uint32(0x80000000)
-    low = np.uint32(0x7FFFFFFF)
-    behind = at + 65536
+    deeper = e & link != np.uint32(0)
+    place = (e & np.uint32(0x7FFFFFFF)) << np.uint32(8) | byte
+    found = blocks[place if deeper else np.uint32(0)]
+    return found if deeper else e
+
+
+@helper
+def _trie32(trie: Any, at: int, wide: int, column: Any, b0: int, m: int, row: Any) -> None:
+    mask = np.uint32(wide & 0xFFFFFFFF)
+    last = np.uint32(255)
+    top = trie[at:at + 256]
+    blocks = trie[at + 256:]
     for k in range(m):
         v = np.uint32(column[b0 + k] & mask)
-        e = trie[at + np.int64(v >> np.uint32(16))]
-        if e & link:
-            e = trie[behind + 256 * np.int64(e & low) + np.int64((v >> np.uint32(8)) & np.uint32(255))]
-            if e & link:
-                e = trie[behind + 256 * np.int64(e & low) + np.int64(v & np.uint32(255))]
-        row[k] = e
+        e = _step(blocks, top[v >> np.uint32(24)], v >> np.uint32(16) & last)
+        row[k] = _step(blocks, _step(blocks, e, v >> np.uint32(8) & last), v & last)
+
+
+@helper
+def _trie16(trie: Any, at: int, wide: int, column: Any, b0: int, m: int, row: Any) -> None:
+    mask = np.uint32(wide & 0xFFFF)
+    top = trie[at:at + 256]
+    blocks = trie[at + 256:]
+    for k in range(m):
+        v = np.uint32(column[b0 + k]) & mask
+        row[k] = _step(blocks, top[v >> np.uint32(8)], v & np.uint32(255))
 
 
 @helper
@@ -342,8 +364,9 @@ def _search(bounds: Any, found: Any, at: int, count: int, behind: int, column: A
 
 @helper
 def _add_direct(maps: Any, at: int, column: Any, b0: int, m: int, row: Any) -> None:
+    table = maps[at:]
     for k in range(m):
-        row[k] += maps[at + np.int64(column[b0 + k])]
+        row[k] += table[column[b0 + k]]
 
 
 @helper
@@ -364,10 +387,13 @@ def _add_part(c: Any, maps: Any, aux: Any, base: int, at: int, b0: int, m: int, 
 
 
 @helper
-def _three(maps: Any, at: int, a: int, x: Any, b: int, y: Any, d: int, z: Any, b0: int, m: int, row: Any) -> None:
+def _four(
+    maps: Any, at: int, a: int, x: Any, b: int, y: Any, d: int, z: Any, e: int, w: Any, b0: int, m: int, row: Any
+) -> None:
+    of_x, of_y, of_z, of_w, of_all = maps[a:], maps[b:], maps[d:], maps[e:], maps[at:]
     for k in range(m):
-        place = np.int64(maps[a + np.int64(x[k])]) + np.int64(maps[b + np.int64(y[k])])
-        row[k] = maps[at + place + np.int64(maps[d + np.int64(z[b0 + k])])]
+        place = np.uint32(of_x[x[k]]) + np.uint32(of_y[y[k]]) + np.uint32(of_z[z[b0 + k]]) + np.uint32(of_w[w[k]])
+        row[k] = of_all[place]
 
 
 @helper
@@ -377,7 +403,7 @@ def _product(c: Any, fields: Any, maps: Any, aux: Any, fixed: int, f: int, b0: i
     at = fields[f, F_TABLE]
     whole = np.int64(0)
     moving = 0
-    iif_at, ct_at, proto_at = np.int64(-1), np.int64(-1), np.int64(-1)
+    iif_at, ct_at, proto_at, ttl_at = np.int64(-1), np.int64(-1), np.int64(-1), np.int64(-1)
     for p in range(parts):
         base, table = fields[f, F_PARTS + 2 * p], fields[f, F_PARTS + 2 * p + 1]
         if fixed >> base & 1:
@@ -392,8 +418,11 @@ def _product(c: Any, fields: Any, maps: Any, aux: Any, fixed: int, f: int, b0: i
             ct_at = table
         elif base == B_PROTO:
             proto_at = table
-    if moving == 3 and iif_at >= 0 and ct_at >= 0 and proto_at >= 0:
-        _three(maps, at + whole, iif_at, aux[A_IIF], ct_at, aux[A_CTSTATE], proto_at, c.proto, b0, m, row)
+        elif base == B_TTL:
+            ttl_at = table
+    if moving == 4 and iif_at >= 0 and ct_at >= 0 and proto_at >= 0 and ttl_at >= 0:
+        _four(maps, at + whole, iif_at, aux[A_IIF], ct_at, aux[A_CTSTATE], proto_at, c.proto, ttl_at, aux[A_TTL],
+              b0, m, row)
         return
     for k in range(m):
         row[k] = 0
@@ -401,9 +430,9 @@ def _product(c: Any, fields: Any, maps: Any, aux: Any, fixed: int, f: int, b0: i
         base = fields[f, F_PARTS + 2 * p]
         if not fixed >> base & 1:
             _add_part(c, maps, aux, base, fields[f, F_PARTS + 2 * p + 1], b0, m, row)
-    at += whole
+    table = maps[at + whole:]
     for k in range(m):
-        row[k] = maps[at + np.int64(row[k])]
+        row[k] = table[row[k]]
 
 
 @helper
@@ -424,8 +453,10 @@ def _classify(c: Any, t: Any, aux: Any, fixed: int, f: int, b0: int, m: int, cla
     elif in_block >= 0:
         if kind == K_DIRECT:
             _direct(maps, at, mask, aux[in_block], 0, m, row)
+        elif fields[f, F_COUNT] == 16:
+            _trie16(trie, at, mask, aux[in_block], 0, m, row)
         else:
-            _trie(trie, at, mask, aux[in_block], 0, m, row)
+            _trie32(trie, at, mask, aux[in_block], 0, m, row)
     elif base == B_SRC or base == B_DST or base == B_MARK or base == B_UID or base == B_GID:
         wide = c.src
         if base == B_DST:
@@ -436,14 +467,14 @@ def _classify(c: Any, t: Any, aux: Any, fixed: int, f: int, b0: int, m: int, cla
             wide = c.uid
         elif base == B_GID:
             wide = c.gid
-        _trie(trie, at, mask, wide, b0, m, row)
+        _trie32(trie, at, mask, wide, b0, m, row)
     elif base == B_SPORT or base == B_DPORT or base == B_LENGTH:
         half = c.sport
         if base == B_DPORT:
             half = c.dport
         elif base == B_LENGTH:
             half = c.length
-        _direct(maps, at, mask, half, b0, m, row)
+        _trie16(trie, at, mask, half, b0, m, row)
     elif base == B_PROTO or base == B_TCP_FLAGS or base == B_FRAG or base == B_PKTTYPE:
         narrow = c.proto
         if base == B_TCP_FLAGS:
@@ -455,8 +486,9 @@ def _classify(c: Any, t: Any, aux: Any, fixed: int, f: int, b0: int, m: int, cla
         _direct(maps, at, mask, narrow, b0, m, row)
     elif base == B_ICMP:
         kinds, subs = c.icmp_type, c.icmp_code
+        top, blocks = trie[at:at + 256], trie[at + 256:]
         for k in range(m):
-            row[k] = maps[at + ((np.int64(kinds[b0 + k]) * 256 + np.int64(subs[b0 + k])) & mask & 0xFFFF)]
+            row[k] = _step(blocks, top[kinds[b0 + k]], np.uint32(subs[b0 + k]))
     elif base == B_MAC:
         _search(t.bounds, trie, at, fields[f, F_COUNT], fields[f, F_EXTRA], c.mac_src, b0, m, row)
     else:
@@ -563,8 +595,9 @@ def _apply(c: Any, t: Any, o: Any, aux: Any, classes: Any, first: int, count: in
             changed |= 1 << B_TOS
         elif code == codes.NOTRACK or (code == codes.NOTRACK_LATE and not connected):
             aux[A_CTSTATE, k] = CT_UNTRACKED
+            aux[A_NOTRACK, k] = 1
             connected = False
-            changed |= 1 << B_CTSTATE
+            changed |= 1 << B_CTSTATE | 1 << B_NOTRACK
         elif code == codes.CHOICE:
             o.flags[g] |= np.uint8(1)
         elif code == codes.SET_OIF:
@@ -749,8 +782,8 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     classes = np.zeros((fields, BLOCK), np.uint32)
     aux = np.zeros((A_ROWS, BLOCK), np.uint32)
     words = np.empty(BLOCK, np.uint32)
-    lists = np.empty((n_stages, BLOCK), np.int32)
-    counts = np.zeros(n_stages, np.int64)
+    lists = np.empty((n_stages, BLOCK), np.uint32)
+    counts = np.zeros(n_stages, np.uint64)
     stack = np.empty((DEPTH, 3), np.int64)
     tcp_first, icmp_first = np.empty(256, np.uint32), np.empty(256, np.uint32)
     _first_states(t.params[P_TCP_LOOSE], tcp_first, icmp_first)
@@ -773,6 +806,8 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     counted = o.records
     choices, forced_rule, forced_hook = o.choices, o.forced_rule, o.forced_hook
     iifs = aux[A_IIF]
+    dst_row, dport_row = classes[dst_slot], classes[dport_slot]
+    zero = np.uint32(0)
     for b0 in range(0, n, BLOCK):
         m = min(BLOCK, n - b0)
         o_src[b0:b0 + m] = c_src[b0:b0 + m]
@@ -800,16 +835,18 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
             aux[A_TTL, 0:m] = c.ttl[b0:b0 + m]
         if need >> B_TOS & 1:
             aux[A_TOS, 0:m] = c.tos[b0:b0 + m]
+        if need >> B_NOTRACK & 1:
+            aux[A_NOTRACK, 0:m] = 0
         first, local = 0, 0
         for k in range(m):
             if iifs[k] == local_id and local_stage > 0:
-                lists[local_stage, local] = k
+                lists[local_stage, local] = np.uint32(k)
                 local += 1
             else:
-                lists[0, first] = k
+                lists[0, first] = np.uint32(k)
                 first += 1
         for s in range(n_stages):
-            counts[s] = 0
+            counts[s] = np.uint64(0)
         counts[0] = first
         if local_stage > 0:
             counts[local_stage] = local
@@ -824,23 +861,23 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                 if field_table[f, F_SKIP] or (fixed >> base & 1 and b0 > 0) or (base == B_TOUCHED and local == 0):
                     continue
             _classify(c, t, aux, fixed, f, b0, m, classes)
+        begin = np.uint64(b0)
         for s in range(n_stages):
-            count = counts[s]
+            count = np.int64(counts[s])
             if count == 0:
                 continue
             here = lists[s]
             if stages[s, S_KIND] == LINEAR:
                 for j in range(count):
-                    k = here[j]
-                    g = b0 + k
-                    choice = force[s, g] if forcing else 0
-                    onward = _walk(c, t, o, aux, classes, names, s, g, k, choice, stack)
+                    k = np.int64(here[j])
+                    choice = force[s, b0 + k] if forcing else 0
+                    onward = _walk(c, t, o, aux, classes, names, s, b0 + k, k, choice, stack)
                     if onward >= 0:
-                        lists[onward, counts[onward]] = k
-                        counts[onward] += 1
+                        lists[onward, counts[onward]] = np.uint32(k)
+                        counts[onward] += np.uint64(1)
                 continue
             root = np.uint32(stages[s, S_ROOT])
-            rows_at = stages[s, S_ROWS]
+            here_rows = rows[stages[s, S_ROWS]:]
             first_level = stages[s, S_LEVEL]
             depth = stages[s, S_LEVELS]
             level = np.int64(root >> np.uint32(27))
@@ -849,9 +886,9 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                     words[j] = root
             else:
                 row = classes[levels[first_level + level]]
-                start = rows_at + np.int64(root & offset)
+                start = root & offset
                 for j in range(count):
-                    words[j] = rows[start + np.int64(row[here[j]])]
+                    words[j] = here_rows[start + row[here[j]]]
                 level += 1
             while level < depth:
                 row = classes[levels[first_level + level]]
@@ -859,56 +896,60 @@ def evaluate(n: int, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                 for j in range(count):
                     w = words[j]
                     tests = (w >> np.uint32(27)) == tag
-                    place = np.int64(w & offset) + np.int64(row[here[j]])
-                    found = rows[rows_at + (place if tests else 0)]
+                    place = (w & offset) + row[here[j]]
+                    found = here_rows[place if tests else zero]
                     words[j] = found if tests else w
                 level += 1
-            record_at = stages[s, S_RECORD]
+            first_record = stages[s, S_RECORD]
+            here_records, here_counted = records[first_record:], counted[first_record:]
             for j in range(count):
-                k = here[j]
-                g = b0 + k
-                r = record_at + np.int64(words[j] & offset)
+                k = np.uint64(here[j])
+                g = begin + k
+                r = np.uint64(words[j] & offset)
                 if trying:
-                    choices[s, g] = records[r, codes.R_ALTS] << 16 | records[r, codes.R_ALONE]
+                    choices[s, g] = here_records[r, codes.R_ALTS] << 16 | here_records[r, codes.R_ALONE]
                 if forcing:
                     choice = force[s, g]
                     if choice > 0:
-                        a = records[r, codes.R_ALT] + choice - 1
+                        a = here_records[r, codes.R_ALT] + choice - 1
                         if forced_rule[g] < 0:
                             forced_rule[g] = alternatives[a, 1]
                             forced_hook[g] = alternatives[a, 2]
-                        r = np.int64(alternatives[a, 0])
-                counted[r] += 1 << 40 | (np.int64(c_length[g]) if bytes_too else 0)
-                walked[g] += np.uint32(records[r, codes.R_WALKED])
-                out = records[r, codes.R_OIF]
+                        r = np.uint64(alternatives[a, 0] - first_record)
+                here_counted[r] += 1 << 40 | (np.int64(c_length[g]) if bytes_too else 0)
+                walked[g] += np.uint32(here_records[r, codes.R_WALKED])
+                out = here_records[r, codes.R_OIF]
                 if out >= 0:
                     oifs[g] = names[out]
-                rule = records[r, codes.R_RULE]
+                rule = here_records[r, codes.R_RULE]
                 if rule != codes.KEEP_RULE:
                     rules[g] = rule
-                fast = records[r, codes.R_FAST]
-                if fast == 1:
-                    o_dst[g] = pool[records[r, codes.R_DST], 0]
-                    to = records[r, codes.R_DST_CLASS]
-                    if to >= 0:
-                        classes[dst_slot, k] = to
-                    port = records[r, codes.R_DPORT]
-                    if port >= 0 and _has_ports(c_proto[g]):
-                        o_dport[g] = port
-                        to = records[r, codes.R_DPORT_CLASS]
+                fast = here_records[r, codes.R_FAST]
+                if fast != 0:
+                    address = pool[np.uint64(here_records[r, codes.R_DST]), 0]
+                    if fast == 2:
+                        o_src[g] = address
+                    else:
+                        o_dst[g] = address
+                        to = here_records[r, codes.R_DST_CLASS]
                         if to >= 0:
-                            classes[dport_slot, k] = to
-                elif fast == 2:
-                    o_src[g] = pool[records[r, codes.R_DST], 0]
-                elif records[r, codes.R_EFFECTS] > 0:
-                    _apply(c, t, o, aux, classes, records[r, codes.R_EFFECT], records[r, codes.R_EFFECTS], g, k)
-                onward = records[r, codes.R_NEXT]
+                            dst_row[k] = to
+                        port = here_records[r, codes.R_DPORT]
+                        if port >= 0 and _has_ports(c_proto[g]):
+                            o_dport[g] = port
+                            to = here_records[r, codes.R_DPORT_CLASS]
+                            if to >= 0:
+                                dport_row[k] = to
+                elif here_records[r, codes.R_EFFECTS] > 0:
+                    _apply(c, t, o, aux, classes, here_records[r, codes.R_EFFECT], here_records[r, codes.R_EFFECTS],
+                           np.int64(g), np.int64(k))
+                onward = here_records[r, codes.R_NEXT]
                 if onward >= 0:
-                    lists[onward, counts[onward]] = k
-                    counts[onward] += 1
+                    lists[onward, counts[onward]] = np.uint32(k)
+                    counts[onward] += np.uint64(1)
                 else:
-                    verdict = records[r, codes.R_VERDICT]
-                    hook = records[r, codes.R_HOOK]
+                    verdict = here_records[r, codes.R_VERDICT]
+                    hook = here_records[r, codes.R_HOOK]
                     verdicts[g] = verdict
                     hooks[g] = hook
                     if hook < H_FORWARD or verdict == V_UNDECIDED:

@@ -131,11 +131,12 @@ def compare(
 
 
 def _not_modelled(host: Host, packets: PacketBatch) -> tuple[Array, tuple[str, ...]]:
-    """Where the engines knowingly fall short: the host's own multicasts and limited broadcasts, where the kernel has to
-    route them again, leave by the device that has their source address."""
+    """Where the engines knowingly fall short: the host's own multicasts and limited broadcasts, where mangle OUTPUT makes
+    the kernel route them again, leave by the device that has their source address."""
     dst = packets.column("dst")
-    rerouted = any(chain is not None and chain.rules for chain in (
-        table.chain("OUTPUT") for table in host.ruleset.tables if table.name in ("mangle", "nat")))
+    mangle = host.ruleset.table("mangle")
+    output = mangle.chain("OUTPUT") if mangle is not None else None
+    rerouted = output is not None and bool(output.rules)
     where = made_here(packets) & ((dst >> 28 == 0xE) | (dst == 0xFFFFFFFF)) & rerouted
     return where.astype(np.int16), ("", "the engines do not route the host's own multicasts again")
 

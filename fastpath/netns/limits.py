@@ -23,7 +23,7 @@ from fastpath.netns.wire import (
     QUOTING,
     SHORTEST,
     TCP,
-    WITH_PORTS,
+    TRACKED_BY_PORTS,
 )
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import LOCAL, NO_ID, State
@@ -123,7 +123,8 @@ def _tracking(host: Host, packets: PacketBatch, local: Array, refuse: Refuse) ->
     refuse((established | related) & (proto == TCP) & ~np.isin(c("tcp_flags") & 0x37, list(_TCP_POSSIBLE)),
            "conntrack takes these TCP flags for INVALID in any flow")
 
-    same = (c("src") == c("dst")) & ((c("sport") == c("dport")) | ~np.isin(proto, list(WITH_PORTS))) & (proto != ICMP)
+    ports = np.isin(proto, list(TRACKED_BY_PORTS))
+    same = (c("src") == c("dst")) & ((c("sport") == c("dport")) | ~ports) & (proto != ICMP)
     refuse((established | related) & same, "both directions of the flow look alike")
 
     icmp = proto == ICMP
@@ -143,7 +144,6 @@ def _tracking(host: Host, packets: PacketBatch, local: Array, refuse: Refuse) ->
     back = reply | related & error
     refuse(tracked & (c("ctdir") != 0) & (c("ctdir") != np.where(back, 2, 1)), "the direction contradicts the state")
     other = (c("ctorigdst") != 0) & (c("ctorigdst") != c("dst"))
-    ports = np.isin(proto, list(WITH_PORTS))
     ports |= related & error
     refuse(tracked & ~ports & (c("ctorigdstport") != 0), "the protocol's flows have no destination port")
     other |= (c("ctorigdstport") != 0) & (c("ctorigdstport") != c("dport"))

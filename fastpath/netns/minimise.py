@@ -70,6 +70,9 @@ class Minimiser:
 
     def _fewer_rules(self, host: Host, packets: PacketBatch) -> Host:
         places = list(_places(host.ruleset))
+        matched = self._matched(host, packets, places)
+        if self._differ(_only(host, matched), packets):
+            places = matched
         size = len(places)
         while size and self._left > 0:
             at = 0
@@ -83,6 +86,13 @@ class Minimiser:
         smaller = _only(host, places)
         bare = smaller.with_ruleset(_without_idle(smaller.ruleset))
         return bare if self._differ(bare, packets) else smaller
+
+    def _matched(self, host: Host, packets: PacketBatch, places: Sequence[Place]) -> list[Place]:
+        """Rules that counted in the engine or in the kernel: often no others are needed."""
+        found = compare(host, packets, self._engine_of(host), self._judge, self._backend)
+        counted = (found.engine.rule_packets > 0) | (found.kernel.rule_packets > 0)
+        rules = [bool(counted[ref.id]) for ref in found.kernel.rules if ref.number]
+        return [place for place, chosen in zip(places, rules, strict=True) if chosen]
 
     def _plainer(self, host: Host, packet: Packet) -> Packet:
         for column in PACKET_COLUMNS:

@@ -14,7 +14,7 @@ import re
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fastpath.errors import UnavailableError
@@ -33,6 +33,7 @@ the twins of REJECT rules."""
 _CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x20000, 0x10000000, 0x40000000
 _TUNSETIFF, _TUNSETPERSIST, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x400454CB, 2, 0x1000
 _SIOCGIFHWADDR = 0x8927
+_RULES_AT_ONCE = 200
 _FIRST, _AFTER_RAW, _AFTER_CONNTRACK, _LAST = -450, -290, -199, 400
 
 _QUIET = (
@@ -135,11 +136,43 @@ def build(job: Job) -> Devices:
         _write(job.sysctls[job.early_sysctls:])
         if job.ipsets:
             run(["ipset", "-exist", "restore"], job.ipsets)  # of a range, several entries may fall together
-        run([f"iptables-{job.backend}-restore"], job.rules)
+        _restore(job)
     except UnavailableError:
         devices.close()
         raise
     return devices
+
+
+def _restore(job: Job) -> None:
+    """Loads the rules at one go, or a few at a time where the program may not send so much to the kernel at once
+    (iptables-nft without real root)."""
+    command = [f"iptables-{job.backend}-restore"]
+    try:
+        run(command, job.rules)
+    except UnavailableError as error:
+        if "Message too long" not in str(error):
+            raise
+        for number, part in enumerate(_parts(job.rules)):
+            run([*command, "--noflush"] if number else command, part)
+
+
+def _parts(rules: str) -> Iterator[str]:
+    """A save file in pieces: all tables with their chains, then a few rules each."""
+    table = ""
+    heads: list[str] = []
+    bodies: list[tuple[str, str]] = []
+    for line in rules.splitlines():
+        if line.startswith("*"):
+            table = line
+        if line.startswith("-A"):
+            bodies.append((table, line))
+        else:
+            heads.append(line)
+    yield "\n".join(heads) + "\n"
+    for table in dict.fromkeys(table for table, _ in bodies):
+        lines = [line for name, line in bodies if name == table]
+        for start in range(0, len(lines), _RULES_AT_ONCE):
+            yield "\n".join([table, *lines[start:start + _RULES_AT_ONCE], "COMMIT", ""])
 
 
 def _write(sysctls: Iterable[tuple[str, str, bool]]) -> None:

@@ -12,7 +12,7 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from fastpath.netns.wire import DCCP, GRE, ICMP, SCTP, TCP, UDP, UDPLITE
+from fastpath.netns.wire import GRE, ICMP, SCTP, TCP, TRACKED_BY_PORTS
 
 _ROUTE, _NETFILTER = 0, 12
 _REQUEST, _ACK, _EXCLUSIVE, _CREATE = 1, 4, 0x200, 0x400
@@ -73,7 +73,7 @@ class Tuple:
         if self.proto == ICMP:
             proto += [attribute(4, self.sport.to_bytes(2)), attribute(5, bytes([self.dport >> 8])),
                       attribute(6, bytes([self.dport & 0xFF]))]
-        elif self.proto in (TCP, UDP, SCTP, UDPLITE, DCCP, GRE):
+        elif self.proto in TRACKED_BY_PORTS or self.proto == GRE:
             proto += [attribute(2, self.sport.to_bytes(2)), attribute(3, self.dport.to_bytes(2))]
         return nested(1, attribute(1, self.src.to_bytes(4)), attribute(2, self.dst.to_bytes(4))) + nested(2, *proto)
 
@@ -139,16 +139,21 @@ class Report:
 
 
 class PacketLog:
-    """Messages of nftables' and iptables' log statements, by group, in the order in which they happened."""
+    """Messages of nftables' and iptables' log statements, by group, in the order in which they happened.
+
+    ``privileged`` says whether the process has the rights of real root, not only those of a user namespace's.
+    """
 
     def __init__(self, groups: range, size: int) -> None:
         """Listens to `groups`; every message carries the first `size` bytes of its packet."""
         self._size = size
         self._full = struct.pack("=HH", 4 + size, 9)
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
+        self.privileged = True
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 32 << 20)
         except OSError:  # without real root only as far as net.core.rmem_max goes
+            self.privileged = False
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self._socket.bind((0, 0))
         for group in groups:

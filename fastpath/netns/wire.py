@@ -15,6 +15,9 @@ ICMP, TCP, UDP, DCCP, GRE, SCTP, UDPLITE = 1, 6, 17, 33, 47, 132, 136
 WITH_PORTS = frozenset({TCP, UDP, DCCP, SCTP, UDPLITE})
 """Protocols whose header starts with a source and a destination port."""
 
+TRACKED_BY_PORTS = WITH_PORTS - {DCCP}
+"""Those whose ports conntrack looks at; its DCCP tracker has left the kernel with Linux 6.16."""
+
 ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})
 """ICMP types that quote the packet they answer, as conntrack reads them (nf_conntrack_proto_icmp.c)."""
 

@@ -25,12 +25,13 @@ from fastpath.errors import UnavailableError
 from fastpath.netns import namespace
 from fastpath.netns.job import Array, Findings, Job
 from fastpath.netns.netlink import UNREACHABLE, Flows, PacketLog, Report, Routing, Tuple
-from fastpath.netns.wire import FIELDS, HEAD, ICMP, ICMP_ANSWERS, ICMP_ERRORS, TCP, UDP, WITH_PORTS, build, read
+from fastpath.netns.wire import FIELDS, HEAD, ICMP, ICMP_ANSWERS, ICMP_ERRORS, TCP, TRACKED_BY_PORTS, UDP, build, read
 from fastpath.packets.schema import NO_ID, Hook, State, Verdict
 
 _PR_SET_PDEATHSIG = 1
-_IDENTS = 60_000
-"""Packets that may be told apart by their identification field: so many are prepared at a time."""
+_IDENTS, _IDENTS_WITHOUT_ROOT = 60_000, 2_000
+"""Packets that are prepared at a time: they are told apart by their identification field, which has 16 bits, and
+their marks go to the kernel in one message, which without real root must not be long."""
 
 _MASTER = Tuple(0x01020301, 0x01020302, 253, 0, 0)
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8
@@ -123,6 +124,7 @@ class _Court:
             self._insert(_MASTER, _turned(_MASTER), status=_CONFIRMED)
         # a message takes about 1 KiB of the receive buffer, a packet leads to 8 of them at most
         self.batch = max(1, min(256, self.log.room // (16 * 1024)))
+        self.idents = _IDENTS if self.log.privileged else _IDENTS_WITHOUT_ROOT
 
     def close(self) -> None:
         """Gives every socket back; with the devices this ends the namespace."""
@@ -144,8 +146,8 @@ class _Court:
             **{name: columns[name].copy() for name in ("src", "dst", "sport", "dport")},
         }
         refused: dict[int, str] = {}
-        for start in range(0, total, _IDENTS):
-            stop = min(total, start + _IDENTS)
+        for start in range(0, total, self.idents):
+            stop = min(total, start + self.idents)
             self._identify(start, stop)
             for first, rows in self._batches(start, stop):
                 errors = [self._send(ident, row, refused, first + i) for i, (ident, row) in enumerate(rows)]
@@ -328,7 +330,7 @@ def _original(row: Row) -> Tuple:
     _, src, dst, proto, sport, dport, _, icmp_type, icmp_code, *_ = row
     if proto == ICMP:
         return Tuple(src, dst, proto, sport, icmp_type << 8 | icmp_code)
-    return Tuple(src, dst, proto, sport, dport) if proto in WITH_PORTS else Tuple(src, dst, proto, 0, 0)
+    return Tuple(src, dst, proto, sport, dport) if proto in TRACKED_BY_PORTS else Tuple(src, dst, proto, 0, 0)
 
 
 def _turned(this: Tuple) -> Tuple:
