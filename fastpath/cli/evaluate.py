@@ -236,8 +236,8 @@ def _print(summary: dict[str, Any]) -> None:
             counts.add_row(f"{row['packets']:,}", f"{row['bytes']:,}", row["table"], row["text"])
         screen.print(counts)
 
-    if summary["nat_choices"]:
-        screen.print(f"{summary['nat_choices']:,} packets met a NAT range: the first possible value is taken.")
+    if choices := summary["nat_choices"]:
+        screen.print(f"{choices:,} packets met NAT where the kernel has a choice: the first possible value is taken.")
     rate = summary["packets_per_second"]
     speed = f" ({quantity(rate)} packets/s)" if rate else ""
     screen.print(

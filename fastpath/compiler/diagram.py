@@ -70,7 +70,7 @@ class _Bits:
     def __init__(self, machine: Machine, level: Level, partitions: dict[Field, Partition]) -> None:
         n = len(machine.terms)
         self.constrained = 0
-        satisfied: list[npt.NDArray[np.bool_]] = []
+        satisfied: list[npt.NDArray[np.uint8]] = []
         for which, f in enumerate(level.fields):
             found = partitions[f]
             table = np.ones((found.count, n), bool)
@@ -98,13 +98,13 @@ def build(
     partitions: dict[Field, Partition],
     *,
     max_words: int,
-    max_nodes: int,
+    max_work: int,
     progress: Callable[[str, float], None] | None = None,
 ) -> Diagram:
     """The diagram of a stage.
 
     Raises:
-        TooLargeError: it would need more than `max_words` words or `max_nodes` nodes.
+        TooLargeError: it would need more than `max_words` words or `max_work` steps to build.
     """
     if len(levels) >= LEAF:
         raise TooLargeError
@@ -121,9 +121,15 @@ def build(
             pending &= ~bits[i - 1].constrained
     stripped: list[dict[int, int]] = [{} for _ in range(len(levels) + 1)]
 
+    words = work = 0
+
     def strip(mask: int, depth: int) -> int:
+        nonlocal work
         found = stripped[depth].get(mask)
         if found is None:
+            work += mask.bit_count()
+            if work > max_work:
+                raise TooLargeError
             found = stripped[depth][mask] = machine.relevant(mask, sure_behind[depth])
         return found
 
@@ -137,7 +143,6 @@ def build(
     root = strip(everything, 0)
     waiting: list[set[int]] = [set() for _ in range(len(levels) + 1)]
     waiting[next_test(root, 0)].add(root)
-    words = count = 0
     for depth in range(len(levels)):
         width = len(levels[depth].members)
         for mask in waiting[depth]:
@@ -154,8 +159,8 @@ def build(
                 children.append(child)
             nodes[depth][mask] = children
             words += width
-            count += 1
-            if words > 4 * max_words or count > max_nodes:
+            work += len(bits[depth].sets)
+            if words > 4 * max_words or work > max_work:
                 raise TooLargeError
         if progress is not None:
             progress(machine.stage.name, (depth + 1) / len(levels))

@@ -38,10 +38,12 @@ BASES: dict[str, int] = {
     "iif": 16, "src": 32, "dst": 32, "proto": 8, "sport": 16, "dport": 16, "tcp_flags": 8, "icmp": 16, "frag": 8,
     "ttl": 8, "tos": 8, "length": 16, "mark": 32, "connmark": 32, "ctstate": 8, "ctdir": 8, "ctstatus": 16,
     "ctorigsrc": 32, "ctorigsrcport": 16,
-    "ctorigdst": 32, "ctorigdstport": 16, "oif": 16, "mac_src": 64, "pkttype": 8, "uid": 32, "gid": 32, "touched": 8, "notrack": 8,
+    "ctorigdst": 32, "ctorigdstport": 16, "oif": 16, "mac_src": 64, "pkttype": 8, "uid": 32, "gid": 32,
+    "touched": 8, "notrack": 8,
 }
 """Width of every base. ``icmp`` is type << 8 | code, ``ctstate`` a :class:`CtState`, interfaces are ids of the compiled
-host, ``touched`` says what the host's OUTPUT rules changed (``TOUCHED_*``), ``notrack`` is 1 behind NOTRACK; the others are packet columns."""
+host, ``touched`` says what the host's OUTPUT rules changed (``TOUCHED_*``), ``notrack`` is 1 behind
+NOTRACK; the others are packet columns."""
 
 TOUCHED_MARK, TOUCHED_DST = 1, 2
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 
 from fastpath.compiler import targets
 from fastpath.compiler.fields import (
@@ -86,6 +86,16 @@ def mutated(step: Step, *, terminal: bool) -> set[str]:
     return found
 
 
+def _no_interface(ids: Values) -> Condition:
+    """Whether "no interface" is among the ids."""
+    return TRUE if NONE in ids else FALSE
+
+
+def _leaving_by(by_destination: Mapping[int, Values], ids: Values) -> Condition:
+    """The condition that the destination's way out is one of the ids."""
+    return any_of(*(test("dst", v) for i, v in by_destination.items() if i in ids))
+
+
 def _to_address(code: int, address: int | None, ports: int) -> tuple[Effect, ...]:
     """NAT to one address; an address that is not known stays, and is flagged."""
     if address is None:
@@ -123,6 +133,7 @@ class Builder:
             if "iface" in ipset.type:
                 patterns += [e for entry in ipset.entries for e in entry.elements if isinstance(e, str)]
         self.interfaces = InterfaceTable.build(names, patterns)
+        self.address_blocks: dict[tuple[str, str, int], str] = {}
         self.refs = {(r.table, r.chain, r.number): r.id for r in host.ruleset.refs()}
 
     # ---------------------------------------------------------------------------------------- where packets go out
@@ -171,21 +182,17 @@ class Builder:
             iif: int | None = self.interfaces.id("lo")
         else:
             iif = NONE if made_here else None
+        oif: Callable[[Values], Condition]
         if hook in ("PREROUTING", "INPUT"):
-            def oif(ids: Values) -> Condition:
-                return TRUE if NONE in ids else FALSE
+            oif = _no_interface
         elif self.given_oif:
             oif = self._given_oif(made_here, alone)
         elif first_oif:
-            def oif(ids: Values) -> Condition:
-                return test("oif", ids)
+            oif = partial(test, "oif")
         elif alone:
             oif = self._oif_alone()
         else:
-            by_destination = self._oif_by_destination(made_here)
-
-            def oif(ids: Values) -> Condition:
-                return any_of(*(test("dst", v) for i, v in by_destination.items() if i in ids))
+            oif = partial(_leaving_by, self._oif_by_destination(made_here))
         return Context(
             self.host, self.interfaces, self.routes, hook, iif, oif, tracked, self.conntrack and not alone, made_here,
             looped, alone, self.assume,
@@ -209,7 +216,7 @@ class Builder:
         def oif(ids: Values) -> Condition:
             parts = []
             for who, by_destination in ways:
-                out = any_of(*(test("dst", v) for i, v in by_destination.items() if i in ids))
+                out = _leaving_by(by_destination, ids)
                 nowhere = none_of(any_of(*(test("dst", v) for v in by_destination.values())))
                 parts.append(all_of(who, any_of(out, nowhere if NONE in ids else FALSE)))
             return any_of(*parts)
@@ -283,8 +290,11 @@ class Builder:
             case "NETMAP":
                 return replace(op, act=Act.ACCEPT, effects=targets.netmap_effects(target, source))
             case "MASQUERADE" | "REDIRECT":
-                chosen = self.redirect if target.name == "REDIRECT" else self.masquerade
-                block = self.shared(chosen(target, ref, context), ref, context, name, blocks)
+                ports = (name, target.name, targets.to_ports(target))
+                block = self.address_blocks.get(ports)
+                if block is None:
+                    chosen = self.redirect if target.name == "REDIRECT" else self.masquerade
+                    block = self.shared(chosen(target, ref, context), ref, context, name, blocks, ports)
                 return replace(op, act=Act.GOTO, chain=block)
         if targets.is_undecided(target):
             return replace(op, act=Act.UNDECIDED)
@@ -297,14 +307,19 @@ class Builder:
             effects = tuple(e for e in effects if e.code not in OF_CONNECTION)
         return replace(op, effects=effects)
 
-    def shared(self, ops: Iterable[Op], ref: int, context: Context, name: str, blocks: dict[str, Block]) -> str:
-        """The key of a block with these ops for rule `ref`; equal blocks are one where the rule's id is not asked for."""
+    def shared(
+        self, ops: Iterable[Op], ref: int, context: Context, name: str, blocks: dict[str, Block],
+        ports: tuple[str, str, int],
+    ) -> str:
+        """The key of a block with these ops for rule `ref`. Rules of one hook with the same ports share it, unless the
+        rule's id is asked for: in a chain alone, or where a packet is dropped for want of an address."""
         found = tuple(ops)
-        if name != "alone" and not any(op.act is Act.DROP for op in found):
+        key = ":".join(map(str, ports))
+        if name == "alone" or any(op.act is Act.DROP and op.condition for op in found):
+            key += f":{ref}"
+        else:
             found = tuple(replace(op, ref=-1) for op in found)
-        key = f"{name}:{hash(found)}"
-        while key in blocks and blocks[key].ops != found:
-            key += "'"
+            self.address_blocks[ports] = key
         blocks[key] = Block(found, Hook[context.hook])
         return key
 
@@ -317,20 +332,19 @@ class Builder:
         for interval, lookup in zip(self.routes.intervals, self.routes.lookups, strict=True):
             if self.given_oif:
                 for i, dev in enumerate(self.interfaces.names):
-                    if i == local:
-                        dev = "lo" if made_here else ""
-                    by_address.setdefault((i, fib.masquerade_address(dev, interval[0])), []).append(interval)
+                    out = dev if i != local else "lo" if made_here else ""
+                    by_address.setdefault((i, fib.masquerade_address(out, interval[0])), []).append(interval)
                 continue
-            dev = lookup.dev if lookup is not None else None
+            leaving = lookup.dev if lookup is not None else None
             gateway = lookup.gateway if lookup is not None else None
             if made_here and self.delivered_here(interval[0]):
-                dev, gateway = "lo", None
+                leaving, gateway = "lo", None
             if alone:
                 gateway = None
-                if dev is None or lookup is None or lookup.type in ("local", "broadcast"):
-                    dev = ""
-            if dev is not None:
-                address = fib.masquerade_address(dev, interval[0] if gateway is None else gateway)
+                if leaving is None or lookup is None or lookup.type in ("local", "broadcast"):
+                    leaving = ""
+            if leaving is not None:
+                address = fib.masquerade_address(leaving, interval[0] if gateway is None else gateway)
                 by_address.setdefault((None, address), []).append(interval)
         wanted: dict[int | None, list[Condition]] = {}
         for (interface, address), intervals in by_address.items():
@@ -425,7 +439,7 @@ class Builder:
         return any_of(*parts)
 
     def routing_arriving(self) -> Block:
-        """The routing decision for a packet that arrives (``ip_route_input_slow()``): martians, delivery, forwarding."""
+        """The routing decision for a packet that arrives (``ip_route_input_slow()``)."""
         dropped, undecided = End(Verdict.DROP, Hook.ROUTE), End(Verdict.UNDECIDED, Hook.ROUTE)
         error = End(Verdict.ICMP_ERROR, Hook.ROUTE)
         here, on = End(stage="input"), End(stage="forward")

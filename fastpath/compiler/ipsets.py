@@ -70,7 +70,8 @@ def _dimension(found: IpSet, kind: str, element: SetElement, direction: str, vie
         with_mac = none_of(equals("mac_src", 0))
         return all_of(with_mac, equals("mac_src", element) if direction == "src" else UNKNOWN)
     if kind == "mark" and isinstance(element, int):
-        mask = next((v for n, v in zip(found.options, found.options[1:], strict=False) if n == "markmask"), "0xffffffff")
+        options = dict(zip(found.options, found.options[1:], strict=False))
+        mask = options.get("markmask", "0xffffffff")
         return masked_equals("mark", element, int(mask, 0))
     return UNKNOWN
 

@@ -1,7 +1,7 @@
 """The compiled form of a host: flat arrays, and how they are made, saved and loaded.
 
 :func:`compile_tables` runs the whole compilation: ways, stages, partitions, one structure for each stage, packing.
-The arrays are those of ``kernels.evaluate.Tables``; beside them stands what turns record numbers back into rules.
+The arrays are those of ``kernels.layout.Tables``; beside them stands what turns record numbers back into rules.
 """
 
 from __future__ import annotations
@@ -26,6 +26,19 @@ from fastpath.compiler.stages import stages_of_chain, stages_of_host
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
 from fastpath.kernels import codes
+from fastpath.kernels.layout import (
+    B_EXTRA,
+    F_COLUMNS,
+    F_PARTS,
+    F_SKIP,
+    K_DIRECT,
+    K_PRODUCT,
+    K_SEARCH,
+    K_TRIE,
+    L_COLUMNS,
+    O_COLUMNS,
+    S_COLUMNS,
+)
 from fastpath.packets.schema import LOCAL
 
 VERSION = 1
@@ -34,9 +47,6 @@ VERSION = 1
 LABEL = "fastpath tables"
 
 BASE_NUMBER = {name: i for i, name in enumerate(BASES)}
-EXTRA_BASE = len(BASES)
-K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT = range(4)
-FIELD_COLUMNS, STAGE_COLUMNS, BLOCK_COLUMNS, OP_COLUMNS = 32, 8, 6, 12
 MAX_PARTS = 12
 INTERFACES = ("iif", "oif")
 SMALL = frozenset({"iif", "oif", "ctstate", "ctdir", "proto", "tcp_flags", "frag", "pkttype", "tos", "ttl"})
@@ -45,10 +55,16 @@ SMALL = frozenset({"iif", "oif", "ctstate", "ctdir", "proto", "tcp_flags", "frag
 ACT_NUMBER = {act: i for i, act in enumerate(
     (Act.NEXT, Act.ACCEPT, Act.DROP, Act.REJECT, Act.RETURN, Act.JUMP, Act.GOTO, Act.CALL, Act.END, Act.UNDECIDED)
 )}
+MANY_TERMS = 3000
+"""Terms of a stage above which one failed attempt at a diagram is enough."""
+
 MAX_DEPTH = 250
 CONNECTION = frozenset({
     "ctstate", "ctdir", "ctstatus", "ctorigsrc", "ctorigsrcport", "ctorigdst", "ctorigdstport",
 })
+DERIVED = frozenset({"icmp", "ctstate", "touched", "notrack", "ctorigsrc", "ctorigsrcport"})
+"""Bases that are no packet columns themselves."""
+
 DETAILS = CONNECTION - {"ctstate"}
 
 
@@ -57,12 +73,13 @@ class Compiled:
     """Tables of one way of a host.
 
     Attributes:
-        arrays: the kernel's arrays, by their name in ``kernels.evaluate.Tables``.
+        arrays: the kernel's arrays, by their name in ``kernels.layout.Tables``.
         stages: names of the stages, in the kernel's order.
         structures: ``diagram`` or ``linear`` for each stage.
         interfaces: id -> interface name (``InterfaceTable.names``), with ``known`` real ones and wildcard prefixes.
         extras: names of the callers' boolean columns that are read, in the kernel's order.
         columns: names of the packet columns that the kernel reads.
+        given_oif: the packets bring their egress interface.
         path_start, path_rules: rules and policies counted by record i: ``path_rules[path_start[i]:path_start[i+1]]``.
         record_stage: stage of every record.
     """
@@ -75,6 +92,7 @@ class Compiled:
     prefixes: tuple[str, ...]
     extras: tuple[str, ...]
     columns: frozenset[str]
+    given_oif: bool
     path_start: npt.NDArray[np.int64]
     path_rules: npt.NDArray[np.int32]
     record_stage: npt.NDArray[np.int32]
@@ -130,10 +148,10 @@ class _Packer:
 
     def add_field(self, found: Partition, interfaces: int, extras: Sequence[str]) -> None:
         f = found.field
-        row = [0] * FIELD_COLUMNS
+        row = [0] * F_COLUMNS
         row[1] = f.mask
         if f.base.startswith("extra:"):
-            row[0], row[2] = EXTRA_BASE, K_DIRECT
+            row[0], row[2] = B_EXTRA, K_DIRECT
             row[3] = self.add_map(classes.direct_table(found, 2))
             row[5] = extras.index(f.base[6:])
         else:
@@ -152,12 +170,13 @@ class _Packer:
     def add_product(
         self, parts: Sequence[Partition], strides: Sequence[int], interfaces: int, table: npt.NDArray[np.uint16]
     ) -> None:
-        row = [0] * FIELD_COLUMNS
+        row = [0] * F_COLUMNS
         row[2], row[3], row[4] = K_PRODUCT, self.add_map(table), len(parts)
         for i, (found, stride) in enumerate(zip(parts, strides, strict=True)):
             size = interfaces if found.field.base in INTERFACES else 256
-            row[6 + 2 * i] = BASE_NUMBER[found.field.base]
-            row[7 + 2 * i] = self.add_map((classes.direct_table(found, size) * np.uint16(stride)).astype(np.uint16))
+            row[F_PARTS + 2 * i] = BASE_NUMBER[found.field.base]
+            strided = classes.direct_table(found, size) * np.uint16(stride)
+            row[F_PARTS + 2 * i + 1] = self.add_map(strided.astype(np.uint16))
         self.fields.append(row)
 
     def add_effects(self, effects: tuple[Effect, ...]) -> int:
@@ -278,7 +297,7 @@ def _add_linear(
                     key = (slots[f], values)
                     if key not in packer.set_at:
                         packer.set_at[key] = packer.sets_size
-                        members = partitions[f].members(values).astype(np.uint8)
+                        members = np.packbits(partitions[f].members(values), bitorder="little")
                         packer.sets.append(members)
                         packer.sets_size += len(members)
                     packer.tests.append([slots[f], packer.set_at[key]])
@@ -385,7 +404,7 @@ def compile_tables(
     stage_index = {s.name: i for i, s in enumerate(stages)}
     structures: list[str] = []
     for index, machine in enumerate(machines):
-        row = [0] * STAGE_COLUMNS
+        row = [0] * S_COLUMNS
         built = None
         if not (machine.stage.linear or config.linear):
             built = _diagram(machine, merged, partitions, slots, config, progress)
@@ -407,7 +426,7 @@ def compile_tables(
         for term in machine.terms for f, _ in term.tests
     }
     for f in fixed:
-        packer.fields[slots[f]][6] = int(f not in by_itself)
+        packer.fields[slots[f]][F_SKIP] = int(f not in by_itself)
     return _finish(packer, builder, stages, structures, partitions, slots, extras, changing)
 
 
@@ -436,9 +455,11 @@ def _diagram(
         limit = config.max_words if best is None else len(best.rows)
         try:
             found = diagram.build(
-                machine, order, partitions, max_words=limit, max_nodes=config.max_nodes, progress=progress
+                machine, order, partitions, max_words=limit, max_work=config.max_work, progress=progress
             )
         except diagram.TooLargeError:
+            if best is None and len(machine.terms) > MANY_TERMS:
+                return None
             continue
         if best is None or len(found.rows) < len(best.rows):
             best = found
@@ -459,9 +480,10 @@ def _finish(
 ) -> Compiled:
     bases = {f.base for f in partitions}
     changed = {e[0] for e in packer.effects}
-    if bases & CONNECTION or changed & {codes.NOTRACK, codes.NOTRACK_LATE, codes.CONFIRM} or changed & {codes.CONNMARK, codes.MARK_RESTORE, codes.MARK_SAVE}:
+    of_connection = {codes.CONNMARK, codes.MARK_RESTORE, codes.MARK_SAVE}
+    if bases & CONNECTION or changed & {codes.NOTRACK, codes.NOTRACK_LATE, codes.CONFIRM, *of_connection}:
         bases |= {"ctstate"}
-    if changed & {codes.MARK_RESTORE, codes.MARK_SAVE, codes.CONNMARK}:
+    if changed & of_connection:
         bases |= {"connmark"}
     if changed & {codes.TTL_ADD, codes.TTL_SUB, codes.TTL_SET}:
         bases |= {"ttl"}
@@ -471,7 +493,7 @@ def _finish(
         bases |= DETAILS
     need = sum(1 << BASE_NUMBER[b] for b in bases if b in BASE_NUMBER)
     columns = {"iif", "src", "dst", "proto", "sport", "dport", "mark"}
-    columns |= {b for b in bases if b in BASES} - {"icmp", "ctstate", "touched", "notrack", "ctorigsrc", "ctorigsrcport"}
+    columns |= {b for b in bases if b in BASES} - DERIVED
     if "icmp" in bases:
         columns |= {"icmp_type", "icmp_code"}
     if "ctstate" in bases:
@@ -494,19 +516,19 @@ def _finish(
 
     arrays: dict[str, npt.NDArray[Any]] = {
         "params": np.array(params, np.int64),
-        "fields": np.array(packer.fields, np.int64).reshape(-1, FIELD_COLUMNS),
+        "fields": np.array(packer.fields, np.int64).reshape(-1, F_COLUMNS),
         "maps": flat(packer.maps, np.uint16),
         "trie": flat(packer.trie, np.uint32),
         "bounds": np.array(packer.bounds or [0], np.uint64),
-        "stages": table(packer.stages, STAGE_COLUMNS, np.int64),
+        "stages": table(packer.stages, S_COLUMNS, np.int64),
         "levels": np.array(packer.levels or [0], np.int64),
         "rows": flat(packer.rows, np.uint32),
         "records": table(packer.records, codes.R_COLUMNS, np.int32),
         "effects": table(packer.effects, 4, np.int64),
         "pool": np.array(list(packer.pool) or [0], np.uint32)[:, None].copy(),
         "alternatives": table(packer.alternatives, 4, np.int32),
-        "blocks": table(packer.blocks, BLOCK_COLUMNS, np.int64),
-        "ops": table(packer.ops, OP_COLUMNS, np.int64),
+        "blocks": table(packer.blocks, L_COLUMNS, np.int64),
+        "ops": table(packer.ops, O_COLUMNS, np.int64),
         "terms": table(packer.terms, 3, np.int64),
         "tests": table(packer.tests, 2, np.int64),
         "sets": flat(packer.sets, np.uint8),
@@ -514,14 +536,14 @@ def _finish(
     lengths = [len(p) for p in packer.paths]
     return Compiled(
         arrays, tuple(s.name for s in stages), tuple(structures), interfaces.names, interfaces.known,
-        interfaces.prefixes, extras, frozenset(columns),
+        interfaces.prefixes, extras, frozenset(columns), builder.given_oif,
         np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
         np.array([r for p in packer.paths for r in p], np.int32),
         np.array(packer.record_stage, np.int32),
     )
 
 
-META = ("stages", "structures", "interfaces", "known", "prefixes", "extras")
+META = ("stages", "structures", "interfaces", "known", "prefixes", "extras", "given_oif")
 EXTRA_ARRAYS = ("path_start", "path_rules", "record_stage")
 
 
@@ -542,5 +564,6 @@ def from_arrays(archive: Mapping[str, npt.NDArray[Any]], prefix: str) -> Compile
     extra = {n: archive[f"{prefix}+{n}"] for n in EXTRA_ARRAYS}
     return Compiled(
         arrays, tuple(meta["stages"]), tuple(meta["structures"]), tuple(meta["interfaces"]), meta["known"],
-        tuple(meta["prefixes"]), tuple(meta["extras"]), frozenset(meta["columns"]), **extra,
+        tuple(meta["prefixes"]), tuple(meta["extras"]), frozenset(meta["columns"]),
+        meta["given_oif"], **extra,
     )

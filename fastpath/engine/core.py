@@ -221,7 +221,7 @@ def load_engine(path: str | Path) -> Engine:
     return Engine(
         None, tuple(RuleRef(i, *r) for i, r in enumerate(meta["rules"])), meta["complete"],
         ways.get("routed."), ways.get("given."), table=meta["table"], chain=meta["chain"],
-        assume={k: v for k, v in meta["assume"]}, compile_seconds=meta["compile_seconds"],
+        assume=dict(meta["assume"]), compile_seconds=meta["compile_seconds"],
     )
 
 

@@ -15,18 +15,23 @@ import numpy.typing as npt
 from fastpath.compiler.interfaces import InterfaceTable
 from fastpath.compiler.tables import BASE_NUMBER, Compiled
 from fastpath.errors import PacketError
+from fastpath.kernels.codes import R_OIF
+from fastpath.kernels.layout import O_OIF
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import PACKET_COLUMNS, RESULT_COLUMNS
 
 Array = npt.NDArray[Any]
 
+AS_GIVEN = -2
+"""Stands for the egress interface that the packet brought."""
+
 CHUNK = 1 << 16
 """Packets that one call of the kernel works through."""
 
-_DETAILS = ("state", "proto", "tcp_flags", "icmp_type", "icmp_code", "ctdir", "ctstatus", "src", "dst", "sport", "dport",
-            "ctorigdst", "ctorigdstport")
+_STATE = ("state", "proto", "tcp_flags", "icmp_type")
+_DETAILS = (*_STATE, "icmp_code", "ctdir", "ctstatus", "src", "dst", "sport", "dport", "ctorigdst", "ctorigdstport")
 COLUMNS_OF = {
-    "icmp": ("icmp_type", "icmp_code"), "ctstate": ("state", "proto", "tcp_flags", "icmp_type"), "touched": ("mark", "tos"), "notrack": ("mark",),
+    "icmp": ("icmp_type", "icmp_code"), "ctstate": _STATE, "touched": ("mark", "tos"), "notrack": ("mark",),
     **dict.fromkeys(("ctdir", "ctstatus", "ctorigsrc", "ctorigsrcport", "ctorigdst", "ctorigdstport"), _DETAILS),
 }
 """The packet columns that a base is made of, where it is not the column of its name."""
@@ -39,7 +44,8 @@ class Run:
     """Columns and counts of one pass over packets.
 
     ``choices`` and what follows only where undecided rules are tried: for each stage and packet the number of choices
-    that take one undecided rule (low 16 bits) and of all (high bits), and the rule that was forced to match, -1 if none.
+    that take one undecided rule (low 16 bits) and of all (high bits), and the rule that was forced to match, -1 if
+    none.
     """
 
     columns: dict[str, Array]
@@ -73,37 +79,38 @@ class Runner:
         )
         codes = {name: i for i, name in enumerate(interfaces)}
         self.ids = _read_only(np.array([0, *(table.id(name) for name in packets.interfaces)], np.uint32))
-        used = set(int(i) for i in np.unique(compiled.arrays["records"][:, 4])) | set(
-            int(i) for i in np.unique(compiled.arrays["ops"][:, 11]))
-        for i in sorted(used):
+        used = np.union1d(compiled.arrays["records"][:, R_OIF], compiled.arrays["ops"][:, O_OIF])
+        for i in used.tolist():
             if 0 < i < compiled.known and compiled.interfaces[i] not in codes:
                 codes[compiled.interfaces[i]] = len(interfaces)
                 interfaces.append(compiled.interfaces[i])
         names = [codes.get(name, -1) for name in compiled.interfaces]
+        if compiled.given_oif:
+            names = [code if name == "lo" else AS_GIVEN for name, code in zip(compiled.interfaces, names, strict=True)]
         self.names = _read_only(np.array(names, np.int16))
         for name in compiled.extras:
             if name not in packets.extra:
                 raise PacketError(f"the packets have no boolean column {name}, which an assumption reads")
 
     def _columns(self, a: int, b: int, bytes_too: bool) -> Any:
-        from fastpath.kernels.evaluate import Columns
+        from fastpath.kernels.layout import Columns
 
-        out: list[Array] = []
+        out: dict[str, Array] = {}
         for name in Columns._fields[:-1]:
             wanted = name in self.compiled.columns or (name == "length" and bytes_too)
             if not wanted:
-                out.append(_blank(DTYPES[name].str))
+                out[name] = _blank(DTYPES[name].str)
                 continue
             constant = self.packets.constant(name)
             if constant is not None:
-                out.append(_constant(DTYPES[name].str, constant)[:b - a])
+                out[name] = _constant(DTYPES[name].str, constant)[:b - a]
             else:
-                out.append(_read_only(np.ascontiguousarray(self.packets.column(name)[a:b])))
+                out[name] = _read_only(np.ascontiguousarray(self.packets.column(name)[a:b]))
         if self.compiled.extras:
             extra = np.stack([self.packets.extra[name][a:b] for name in self.compiled.extras]).astype(np.uint8)
         else:
             extra = np.zeros((1, 1), np.uint8)
-        return Columns(*out, _read_only(extra))
+        return Columns(**out, extra=_read_only(extra))
 
     def run(
         self,
@@ -114,12 +121,13 @@ class Runner:
         force: Array | None = None,
     ) -> Run:
         """Runs all chunks; with `trying` the undecided choices on each packet's way are counted."""
-        from fastpath.kernels import evaluate as kernels
+        from fastpath.kernels.evaluate import evaluate
+        from fastpath.kernels.layout import Output, Tables
 
         n, compiled = self.n, self.compiled
         columns = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS}
         stages = len(compiled.stages)
-        arrays = kernels.Tables(*(_read_only(compiled.arrays[name]) for name in kernels.Tables._fields))
+        arrays = Tables(**{name: _read_only(compiled.arrays[name]) for name in Tables._fields})
         choices = np.zeros((max(2, stages), n) if trying else (1, 1), np.int32)
         forced_rule = np.full(n if trying else 1, -1, np.int32)
         forced_hook = np.zeros(n if trying else 1, np.int8)
@@ -141,13 +149,14 @@ class Runner:
             counts = [np.zeros(records, np.int64), np.zeros(rules, np.int64), np.zeros(rules, np.int64)]
             here = {name: values[a:b] for name, values in columns.items()}
             some = np.zeros((len(choices), b - a), np.int32) if trying else choices
-            output = kernels.Output(
-                here["verdict"], here["hook"], here["rule"], here["oif"], here["src"], here["dst"], here["sport"],
-                here["dport"], here["mark"], here["rules_walked"], here["flags"], *counts, some,
-                forced_rule[a:b] if trying else forced_rule, forced_hook[a:b] if trying else forced_hook,
+            output = Output(
+                **{name: here[name] for name in Output._fields[:9]}, walked=here["rules_walked"], flags=here["flags"],
+                records=counts[0], rule_packets=counts[1], rule_bytes=counts[2], choices=some,
+                forced_rule=forced_rule[a:b] if trying else forced_rule,
+                forced_hook=forced_hook[a:b] if trying else forced_hook,
             )
             given = no_force if force is None else _read_only(np.ascontiguousarray(force[:, a:b]))
-            kernels.evaluate(b - a, self._columns(a, b, bytes_too), arrays, output, self.ids, self.names, given, fixed)
+            evaluate(b - a, self._columns(a, b, bytes_too), arrays, output, self.ids, self.names, given, fixed)
             with lock:
                 total[0] += counts[0] >> 40
                 total[1] += counts[0] & ((1 << 40) - 1)
@@ -167,6 +176,9 @@ class Runner:
             with ThreadPoolExecutor(workers) as pool:
                 for _ in pool.map(work, chunks):
                     pass
+        if compiled.given_oif:
+            as_given = np.flatnonzero(columns["oif"] == AS_GIVEN)
+            columns["oif"][as_given] = self.packets.column("oif")[as_given]
         return Run(columns, total[0], total[1], total[2][:self.rules], total[3][:self.rules], choices,
                     forced_rule, forced_hook)
 

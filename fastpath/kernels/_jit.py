@@ -12,7 +12,7 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,13 +42,13 @@ if "NUMBA_CACHE_DIR" not in os.environ:
 
 import numba  # noqa: E402
 
-numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]
+numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]
 
 
 def kernel(function: F) -> F:
     """Compiles a function that takes arrays and gives arrays: no Python objects, the GIL released, code cached."""
-    compiled: F = numba.njit(nogil=True, cache=True, error_model="numpy", boundscheck=None)(function)
-    return compiled
+    compiled: Any = numba.njit(nogil=True, cache=True, error_model="numpy", boundscheck=None)(function)
+    return cast(F, compiled)
 
 
 def helper(function: F) -> F:

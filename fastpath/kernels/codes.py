@@ -26,7 +26,7 @@ NOTE_MARK = 19  # remembers mark and tos as they are before mangle OUTPUT
 DST_MAP = 14  # dst = dst & a | b
 SRC_MAP = 15  # src = src & a | b
 CHOICE = 18  # the kernel may choose: sets the flag
-TOUCH = 22  # (for a = 1 or 2, which of them is asked for) touched |= 1 where mark or tos are not what NOTE_MARK saw, |= 2 where dst is not what it was on arrival
+TOUCH = 22  # touched |= 1 where mark or tos differ from what NOTE_MARK saw, |= 2 where dst is not the arrived one
 
 # Ports of NAT, packed: first | last << 16 | base << 32 | flags.
 HAS_PORTS = 1 << 48

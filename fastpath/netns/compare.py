@@ -131,8 +131,8 @@ def compare(
 
 
 def _not_modelled(host: Host, packets: PacketBatch) -> tuple[Array, tuple[str, ...]]:
-    """Where the engines knowingly fall short: the host's own multicasts and limited broadcasts, where mangle OUTPUT makes
-    the kernel route them again, leave by the device that has their source address."""
+    """Where the engines knowingly fall short: the host's own multicasts and limited broadcasts, where mangle OUTPUT
+    makes the kernel route them again, leave by the device that has their source address."""
     dst = packets.column("dst")
     mangle = host.ruleset.table("mangle")
     output = mangle.chain("OUTPUT") if mangle is not None else None

@@ -98,8 +98,8 @@ PACKET_COLUMNS: tuple[Column, ...] = (
     Column("ctdir", "uint8", "code", 0, "0 from state, 1 original, 2 reply direction"),
     Column("ctstatus", "uint16", "bits", 0, "status bits of the connection (EXPECTED 1, SEEN_REPLY 2, ASSURED 4, "
            "CONFIRMED 8, SRC_NAT 16, DST_NAT 32); 0 = from state"),
-    Column("ctorigdst", "uint32", "address", 0, "destination of the flow's first packet before NAT; 0 = from the packet",
-           "address"),
+    Column("ctorigdst", "uint32", "address", 0, "destination of the flow's first packet before NAT; 0 = from the "
+           "packet", "address"),
     Column("ctorigdstport", "uint16", "port", 0, "destination port of the flow's first packet before NAT; 0 = from the "
            "packet"),
     Column("oif", "int16", "interface", -1, "egress interface: overrides routing; local = delivered to the host; -1 = "

@@ -219,8 +219,8 @@ class _Reading:
             return next(iter(builtins))(self, at, negated)
         if found:
             full = self.find(next(iter(found.values())))
-            assert full is not None
-            return self.extension_option(at, negated, *full)
+            if full is not None:
+                return self.extension_option(at, negated, *full)
         return self.unknown_option(at, negated)
 
     def implicit(self) -> tuple[_Loaded, ...]:

@@ -219,7 +219,7 @@ def test_no_answer_counts(judge: netns.Judge, backend: netns.Backend) -> None:
     ({"state": "established", "ctdir": 2}, "the direction contradicts"),
     ({"ctorigdst": "192.0.2.7"}, "the destination its flow began with"),
     ({"iif": "local", "src": "0.0.0.0"}, "fills in the source"),
-    ({"iif": "local", "mac_src": 7}, "no link layer"),
+    ({"iif": "lo", "src": "192.0.2.9", "pkttype": 1}, "no link layer"),
 ])
 def test_told_apart(packet: dict[str, Any], reason: str, judge: netns.Judge) -> None:
     found = judge.evaluate(SHOW_STATE, batch(OUT | packet, OUT))

@@ -1,0 +1,262 @@
+"""From the values of a block of packets to their classes.
+
+One loop for each field, chosen by where its values lie and how its table is built; :func:`class_of` is the same for one
+value, after an effect has changed it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastpath.kernels._jit import helper
+from fastpath.kernels.layout import (
+    A_CTSTATE,
+    A_IIF,
+    A_TTL,
+    B_CTSTATE,
+    B_DPORT,
+    B_DST,
+    B_FRAG,
+    B_GID,
+    B_ICMP,
+    B_IIF,
+    B_LENGTH,
+    B_MAC,
+    B_MARK,
+    B_PKTTYPE,
+    B_PROTO,
+    B_SPORT,
+    B_SRC,
+    B_TCP_FLAGS,
+    B_TTL,
+    B_UID,
+    F_BASE,
+    F_COUNT,
+    F_EXTRA,
+    F_KIND,
+    F_MASK,
+    F_PARTS,
+    F_TABLE,
+    IN_BLOCK,
+    K_DIRECT,
+    K_PRODUCT,
+    K_TRIE,
+)
+
+
+@helper
+def class_of(t: Any, f: Any, value: Any) -> Any:
+    """The class of a value of field f."""
+    kind = t.fields[f, F_KIND]
+    at = t.fields[f, F_TABLE]
+    v = np.uint64(value) & np.uint64(t.fields[f, F_MASK])
+    if kind == K_DIRECT:
+        return np.uint32(t.maps[at + np.int64(v)])
+    if kind == K_TRIE:
+        shift = t.fields[f, F_COUNT] - 8
+        e = t.trie[at + np.int64(v >> np.uint64(shift))]
+        while e & np.uint32(0x80000000):
+            shift -= 8
+            e = t.trie[at + 256 + 256 * np.int64(e & np.uint32(0x7FFFFFFF))
+                       + np.int64((v >> np.uint64(shift)) & np.uint64(255))]
+        return np.uint32(e)
+    low, high = at, at + t.fields[f, F_COUNT]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if t.bounds[middle] <= v:
+            low = middle
+        else:
+            high = middle
+    return np.uint32(t.trie[t.fields[f, F_EXTRA] + low - at])
+
+
+@helper
+def _direct(maps: Any, at: Any, mask: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    table = maps[at:]
+    bits = np.uint32(mask & 0xFFFF)
+    for k in range(m):
+        row[k] = table[np.uint32(column[b0 + k]) & bits]
+
+
+@helper
+def _step(blocks: Any, e: Any, byte: Any) -> Any:
+    """One step down a trie: what lies under a link, or the class that is already there.
+
+    A select and no branch: which step is the last is a coin toss for each packet.
+    """
+    link = np.uint32(0x80000000)
+    deeper = e & link != np.uint32(0)
+    place = (e & np.uint32(0x7FFFFFFF)) << np.uint32(8) | byte
+    found = blocks[place if deeper else np.uint32(0)]
+    return found if deeper else e
+
+
+@helper
+def _trie32(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    mask = np.uint32(wide & 0xFFFFFFFF)
+    last = np.uint32(255)
+    top = trie[at:at + 256]
+    blocks = trie[at + 256:]
+    for k in range(m):
+        v = np.uint32(column[b0 + k] & mask)
+        e = _step(blocks, top[v >> np.uint32(24)], v >> np.uint32(16) & last)
+        row[k] = _step(blocks, _step(blocks, e, v >> np.uint32(8) & last), v & last)
+
+
+@helper
+def _trie16(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    mask = np.uint32(wide & 0xFFFF)
+    top = trie[at:at + 256]
+    blocks = trie[at + 256:]
+    for k in range(m):
+        v = np.uint32(column[b0 + k]) & mask
+        row[k] = _step(blocks, top[v >> np.uint32(8)], v & np.uint32(255))
+
+
+@helper
+def _search(bounds: Any, found: Any, at: Any, count: Any, behind: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    for k in range(m):
+        v = column[b0 + k]
+        low, high = at, at + count
+        while high - low > 1:
+            middle = (low + high) // 2
+            if bounds[middle] <= v:
+                low = middle
+            else:
+                high = middle
+        row[k] = found[behind + low - at]
+
+
+@helper
+def _add_direct(maps: Any, at: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    table = maps[at:]
+    for k in range(m):
+        row[k] += table[column[b0 + k]]
+
+
+@helper
+def _add_part(c: Any, maps: Any, aux: Any, base: Any, at: Any, b0: Any, m: Any, row: Any) -> None:
+    """Adds the strided class of one part of a product."""
+    if base == B_PROTO:
+        _add_direct(maps, at, c.proto, b0, m, row)
+    elif base == B_TCP_FLAGS:
+        _add_direct(maps, at, c.tcp_flags, b0, m, row)
+    elif base == B_FRAG:
+        _add_direct(maps, at, c.frag, b0, m, row)
+    elif base == B_PKTTYPE:
+        _add_direct(maps, at, c.pkttype, b0, m, row)
+    else:
+        for i in range(len(IN_BLOCK)):
+            if IN_BLOCK[i] == base:
+                _add_direct(maps, at, aux[i], 0, m, row)
+
+
+@helper
+def _four(
+    maps: Any, at: Any, a: Any, x: Any, b: Any, y: Any, d: Any, z: Any, e: Any, w: Any, b0: Any, m: Any, row: Any
+) -> None:
+    of_x, of_y, of_z, of_w, of_all = maps[a:], maps[b:], maps[d:], maps[e:], maps[at:]
+    for k in range(m):
+        place = np.uint32(of_x[x[k]]) + np.uint32(of_y[y[k]]) + np.uint32(of_z[z[b0 + k]]) + np.uint32(of_w[w[k]])
+        row[k] = of_all[place]
+
+
+@helper
+def _product(c: Any, fields: Any, maps: Any, aux: Any, fixed: Any, f: Any, b0: Any, m: Any, row: Any) -> None:
+    """Classes of a product of small fields: the parts' strided classes add up to a place in its table."""
+    parts = fields[f, F_COUNT]
+    at = fields[f, F_TABLE]
+    whole = np.int64(0)
+    moving = 0
+    iif_at, ct_at, proto_at, ttl_at = np.int64(-1), np.int64(-1), np.int64(-1), np.int64(-1)
+    for p in range(parts):
+        base, table = fields[f, F_PARTS + 2 * p], fields[f, F_PARTS + 2 * p + 1]
+        if fixed >> base & 1:
+            row[0] = 0
+            _add_part(c, maps, aux, base, table, b0, 1, row)
+            whole += np.int64(row[0])
+            continue
+        moving += 1
+        if base == B_IIF:
+            iif_at = table
+        elif base == B_CTSTATE:
+            ct_at = table
+        elif base == B_PROTO:
+            proto_at = table
+        elif base == B_TTL:
+            ttl_at = table
+    if moving == 4 and iif_at >= 0 and ct_at >= 0 and proto_at >= 0 and ttl_at >= 0:
+        _four(maps, at + whole, iif_at, aux[A_IIF], ct_at, aux[A_CTSTATE], proto_at, c.proto, ttl_at, aux[A_TTL],
+              b0, m, row)
+        return
+    for k in range(m):
+        row[k] = 0
+    for p in range(parts):
+        base = fields[f, F_PARTS + 2 * p]
+        if not fixed >> base & 1:
+            _add_part(c, maps, aux, base, fields[f, F_PARTS + 2 * p + 1], b0, m, row)
+    table = maps[at + whole:]
+    for k in range(m):
+        row[k] = table[row[k]]
+
+
+@helper
+def classify(c: Any, t: Any, aux: Any, fixed: Any, f: Any, b0: Any, m: Any, classes: Any) -> None:
+    """Classes of field f for a block."""
+    fields, maps, trie = t.fields, t.maps, t.trie
+    kind = fields[f, F_KIND]
+    base = fields[f, F_BASE]
+    at = fields[f, F_TABLE]
+    mask = fields[f, F_MASK]
+    row = classes[f]
+    in_block = -1
+    for i in range(len(IN_BLOCK)):
+        if IN_BLOCK[i] == base:
+            in_block = i
+    if kind == K_PRODUCT:
+        _product(c, fields, maps, aux, fixed, f, b0, m, row)
+    elif in_block >= 0:
+        if kind == K_DIRECT:
+            _direct(maps, at, mask, aux[in_block], 0, m, row)
+        elif fields[f, F_COUNT] == 16:
+            _trie16(trie, at, mask, aux[in_block], 0, m, row)
+        else:
+            _trie32(trie, at, mask, aux[in_block], 0, m, row)
+    elif base == B_SRC or base == B_DST or base == B_MARK or base == B_UID or base == B_GID:
+        wide = c.src
+        if base == B_DST:
+            wide = c.dst
+        elif base == B_MARK:
+            wide = c.mark
+        elif base == B_UID:
+            wide = c.uid
+        elif base == B_GID:
+            wide = c.gid
+        _trie32(trie, at, mask, wide, b0, m, row)
+    elif base == B_SPORT or base == B_DPORT or base == B_LENGTH:
+        half = c.sport
+        if base == B_DPORT:
+            half = c.dport
+        elif base == B_LENGTH:
+            half = c.length
+        _trie16(trie, at, mask, half, b0, m, row)
+    elif base == B_PROTO or base == B_TCP_FLAGS or base == B_FRAG or base == B_PKTTYPE:
+        narrow = c.proto
+        if base == B_TCP_FLAGS:
+            narrow = c.tcp_flags
+        elif base == B_FRAG:
+            narrow = c.frag
+        elif base == B_PKTTYPE:
+            narrow = c.pkttype
+        _direct(maps, at, mask, narrow, b0, m, row)
+    elif base == B_ICMP:
+        kinds, subs = c.icmp_type, c.icmp_code
+        top, blocks = trie[at:at + 256], trie[at + 256:]
+        for k in range(m):
+            row[k] = _step(blocks, top[kinds[b0 + k]], np.uint32(subs[b0 + k]))
+    elif base == B_MAC:
+        _search(t.bounds, trie, at, fields[f, F_COUNT], fields[f, F_EXTRA], c.mac_src, b0, m, row)
+    else:
+        _direct(maps, at, mask, c.extra[fields[f, F_EXTRA]], b0, m, row)

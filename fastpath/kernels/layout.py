@@ -1,0 +1,132 @@
+"""Where everything lies: the numbers of bases and columns, and the groups of arrays that kernels take.
+
+The compiler writes tables in this layout (``compiler.tables``); nothing here needs numba.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+BLOCK = 2048
+"""Packets worked on at a time."""
+
+DEPTH = 256
+"""Chains that may be open at once in a linear walk."""
+
+# Bases as numbers, in the order of their names in the compiler's field table.
+(
+    B_IIF, B_SRC, B_DST, B_PROTO, B_SPORT, B_DPORT, B_TCP_FLAGS, B_ICMP, B_FRAG, B_TTL, B_TOS, B_LENGTH, B_MARK,
+    B_CONNMARK, B_CTSTATE, B_CTDIR, B_CTSTATUS, B_ORIGSRC, B_ORIGSPORT, B_ORIGDST, B_ORIGDPORT, B_OIF, B_MAC,
+    B_PKTTYPE, B_UID, B_GID, B_TOUCHED, B_NOTRACK, B_EXTRA,
+) = range(29)
+
+# Rows of the scratch values of a block, and the base that each holds.
+(
+    A_IIF, A_OIF, A_CTSTATE, A_CTDIR, A_CTSTATUS, A_CONNMARK, A_TTL, A_TOS, A_TOUCHED, A_ORIGSRC, A_ORIGSPORT,
+    A_ORIGDST, A_ORIGDPORT, A_NOTRACK, A_OLD_MARK, A_OLD_TOS,
+) = range(16)
+A_ROWS = 16
+IN_BLOCK = (
+    B_IIF, B_OIF, B_CTSTATE, B_CTDIR, B_CTSTATUS, B_CONNMARK, B_TTL, B_TOS, B_TOUCHED, B_ORIGSRC, B_ORIGSPORT,
+    B_ORIGDST, B_ORIGDPORT, B_NOTRACK,
+)
+
+# Columns of the field table.
+F_BASE, F_MASK, F_KIND, F_TABLE, F_COUNT, F_EXTRA, F_SKIP = range(7)
+F_COLUMNS = 32
+K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT = range(4)
+F_PARTS = 6  # K_PRODUCT: up to 12 pairs of (base, table of its classes times their stride) from here on
+
+# Columns of the stage table.
+S_KIND, S_LEVEL, S_LEVELS, S_ROWS, S_ROOT, S_RECORD, S_BLOCK = range(7)
+S_COLUMNS = 8
+DIAGRAM, LINEAR = 0, 1
+
+# Columns of the tables of linear stages.
+L_FIRST, L_END, L_POLICY, L_POLICY_REF, L_HOOK, L_DECIDES = range(6)
+L_COLUMNS, O_COLUMNS = 6, 12
+O_TERM, O_TERMS, O_ACT, O_BLOCK, O_REF, O_COUNTED, O_EFFECT, O_EFFECTS, O_NEXT, O_VERDICT, O_HOOK, O_OIF = range(12)
+(
+    ACT_NEXT, ACT_ACCEPT, ACT_DROP, ACT_REJECT, ACT_RETURN, ACT_JUMP, ACT_GOTO, ACT_CALL, ACT_END, ACT_UNDECIDED,
+) = range(10)
+
+# Numbers of an engine.
+P_LOCAL_ID, P_LOCAL_STAGE, P_NEED, P_TCP_LOOSE, P_DST_SLOT, P_DPORT_SLOT, P_CHANGING = range(7)
+V_DROP, V_REJECT, V_UNDECIDED, V_RETURN = 3, 4, 6, 8
+H_FORWARD = 3  # hooks from here on know an egress interface
+CT_INVALID, CT_UNTRACKED = 4, 5
+
+
+class Columns(NamedTuple):
+    """Packet columns of a chunk; a column that no field reads has length 1."""
+
+    iif: Any
+    src: Any
+    dst: Any
+    proto: Any
+    sport: Any
+    dport: Any
+    tcp_flags: Any
+    icmp_type: Any
+    icmp_code: Any
+    frag: Any
+    ttl: Any
+    tos: Any
+    length: Any
+    mark: Any
+    connmark: Any
+    state: Any
+    ctdir: Any
+    ctstatus: Any
+    ctorigdst: Any
+    ctorigdstport: Any
+    oif: Any
+    mac_src: Any
+    pkttype: Any
+    uid: Any
+    gid: Any
+    extra: Any
+
+
+class Tables(NamedTuple):
+    """The compiled host (see ``compiler.tables``)."""
+
+    params: Any
+    fields: Any
+    maps: Any
+    trie: Any
+    bounds: Any
+    stages: Any
+    levels: Any
+    rows: Any
+    records: Any
+    effects: Any
+    pool: Any
+    alternatives: Any
+    blocks: Any
+    ops: Any
+    terms: Any
+    tests: Any
+    sets: Any
+
+
+class Output(NamedTuple):
+    """Result columns of a chunk, counts by record and by rule, and what is needed to try undecided rules."""
+
+    verdict: Any
+    hook: Any
+    rule: Any
+    oif: Any
+    src: Any
+    dst: Any
+    sport: Any
+    dport: Any
+    mark: Any
+    walked: Any
+    flags: Any
+    records: Any
+    rule_packets: Any
+    rule_bytes: Any
+    choices: Any
+    forced_rule: Any
+    forced_hook: Any
