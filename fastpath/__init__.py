@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastpath import netns, reference
+    from fastpath import docker, netns, reference
     from fastpath.analysis.explain import explain
     from fastpath.engine import Config, Engine, compile, load_engine
     from fastpath.errors import (
@@ -48,12 +48,16 @@ _WHERE = {
     "HostError": "fastpath.errors", "PacketError": "fastpath.errors", "CompileError": "fastpath.errors",
     "UnavailableError": "fastpath.errors",
 }
-_MODULES = {"synth": "fastpath.packets.synth", "reference": "fastpath.reference", "netns": "fastpath.netns"}
+_MODULES = {
+    "docker": "fastpath.docker", "netns": "fastpath.netns", "reference": "fastpath.reference",
+    "synth": "fastpath.packets.synth",
+}
 
 __all__ = [
     "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError", "Packet",
     "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State", "UnavailableError", "Verdict",
-    "__version__", "compile", "explain", "load_engine", "load_ruleset", "load_script", "netns", "parse_ruleset",
+    "__version__", "compile", "docker", "explain", "load_engine", "load_ruleset", "load_script", "netns",
+    "parse_ruleset",
     "read_csv", "read_packets", "read_parquet", "reference", "synth",
 ]
 

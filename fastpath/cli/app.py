@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fastpath.cli.check import check
+from fastpath.cli.docker import app as docker
 from fastpath.cli.evaluate import evaluate
 from fastpath.cli.trace import trace
 from fastpath.cli.verify import verify
@@ -48,3 +49,4 @@ app.command("eval")(evaluate)
 app.command("trace")(trace)
 app.command("check")(check)
 app.command("verify")(verify)
+app.add_typer(docker)

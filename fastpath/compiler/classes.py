@@ -19,9 +19,6 @@ from fastpath.compiler.fields import Field, Values
 MAX_SIGNATURE_CELLS = 1 << 26
 """Above this many (value set, interval) pairs, intervals that look alike are not searched for."""
 
-TRIE_LINK = 0x80000000
-
-
 @dataclass(frozen=True)
 class Partition:
     """The classes of one field.
@@ -92,26 +89,42 @@ def direct_table(found: Partition, size: int) -> npt.NDArray[np.uint16]:
 
 
 def trie_table(found: Partition, bits: int) -> npt.NDArray[np.uint32]:
-    """A trie over values of 16 or 32 bits, a byte a step, uint32.
+    """A trie over values of 16 or 32 bits, a byte a step, uint32 pages of 256 entries.
 
-    An entry is a class, or ``TRIE_LINK | k`` for block k: 256 entries each, behind the first 256 which the highest
-    byte indexes. The last byte's entries are classes.
+    Page 0 is indexed by the highest byte; an entry is the number of the page for the next byte, and in the pages of
+    the last byte the class. Every look-up takes all steps, so that it needs no branch; equal pages are one.
     """
     starts = np.array(found.starts, np.int64)
     ends = np.append(starts[1:], 1 << bits)
-    blocks: list[npt.NDArray[np.uint32]] = []
+    pages: list[npt.NDArray[np.uint32]] = [np.zeros(256, np.uint32)]
+    known: dict[bytes, int] = {}
+    constant: dict[tuple[int, int], int] = {}
 
-    def level(low: int, shift: int) -> npt.NDArray[np.uint32]:
-        width = 1 << shift
-        at = low + width * np.arange(256, dtype=np.int64)
+    def number(page: npt.NDArray[np.uint32]) -> int:
+        key = page.tobytes()
+        if key not in known:
+            known[key] = len(pages)
+            pages.append(page)
+        return known[key]
+
+    def whole(value_class: int, shift: int) -> int:
+        """The entry for an interval of one class with `shift` bits still to go."""
+        if shift == 0:
+            return value_class
+        if (value_class, shift) not in constant:
+            page = np.full(256, whole(value_class, shift - 8), np.uint32)
+            constant[value_class, shift] = number(page)
+        return constant[value_class, shift]
+
+    def page_of(low: int, shift: int) -> npt.NDArray[np.uint32]:
+        at = low + (1 << shift) * np.arange(256, dtype=np.int64)
         which = np.searchsorted(starts, at, side="right") - 1
-        table = found.class_of[which].astype(np.uint32)
-        for i in np.flatnonzero(ends[which] < at + width) if shift else ():
-            place = len(blocks)
-            blocks.append(np.empty(0, np.uint32))
-            blocks[place] = level(int(at[i]), shift - 8)
-            table[i] = TRIE_LINK | place
-        return table
+        split = ends[which] < at + (1 << shift)
+        entries = [
+            number(page_of(int(at[i]), shift - 8)) if split[i] else whole(int(found.class_of[which[i]]), shift)
+            for i in range(256)
+        ]
+        return np.array(entries, np.uint32)
 
-    top = level(0, bits - 8)
-    return np.concatenate([top, *(blocks or [np.zeros(256, np.uint32)])])
+    pages[0] = page_of(0, bits - 8)
+    return np.concatenate(pages)

@@ -4,9 +4,10 @@ Fields are taken in a fixed order. A node is a set of terms that may still hold;
 leaves the terms that this class satisfies, stripped of what no walk can reach any more. Nodes with equal sets are one
 node; where no field is left to test, the set says exactly which rules match, and the machine says what they do.
 
-Words: a row entry is a node or a leaf in 32 bits, ``level << 27 | offset``; level 31 marks a leaf, whose offset is a
-record. A node is a row of one word for each class of its level. A node that does not test a level does not exist
-there: its word is carried past it.
+Words: a node is a row of words, one for each class of its level; a word is the offset of the next level's row, with
+``TESTS`` set where that is a node of that level. Where it is not (the node tests a later level) the offset is that of a
+row of one word, which carries it on whatever the class. Behind the last level a word is a record. So every packet takes
+every level with the same steps: ``word = rows[offset + (class if TESTS else 0)]``.
 
 Invariant: the word reached for a packet is the record of :meth:`Machine.outcomes` for the terms that hold for it.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +25,7 @@ from fastpath.compiler.classes import Partition
 from fastpath.compiler.fields import Field
 from fastpath.compiler.machine import Alternative, Machine, Outcome
 
-LEVEL_SHIFT = 27
-OFFSET = (1 << LEVEL_SHIFT) - 1
-LEAF = 31
+TESTS = 1 << 31
 
 
 class TooLargeError(Exception):
@@ -54,7 +54,7 @@ class Diagram:
     Attributes:
         levels: slots in the order of the levels.
         rows: all rows, uint32.
-        root: the word that packets begin with.
+        root: the word that packets begin with, as the first level sees it.
         leaves: outcome and alternatives of every record.
     """
 
@@ -106,8 +106,6 @@ def build(
     Raises:
         TooLargeError: it would need more than `max_words` words or `max_work` steps to build.
     """
-    if len(levels) >= LEAF:
-        raise TooLargeError
     bits = [_Bits(machine, level, partitions) for level in levels]
     used = [i for i, b in enumerate(bits) if b.constrained]
     levels, bits = [levels[i] for i in used], [bits[i] for i in used]
@@ -168,31 +166,67 @@ def build(
 
     leaves: list[tuple[Outcome, tuple[Alternative, ...]]] = []
     record_of: dict[object, int] = {}
-    word_of: list[dict[int, int]] = [{} for _ in range(len(levels) + 1)]
+    target: list[dict[int, _Node]] = [{} for _ in range(len(levels) + 1)]
     for mask in finals:
         leaf = machine.outcomes(mask)
         if leaf not in record_of:
             record_of[leaf] = len(leaves)
             leaves.append(leaf)
-        word_of[-1][mask] = LEAF << LEVEL_SHIFT | record_of[leaf]
-    rows: list[npt.NDArray[np.uint32]] = []
-    size = 0
+        target[-1][mask] = (len(levels), record_of[leaf])
+    rows = _Rows(len(levels), max_words)
     for depth in range(len(levels) - 1, -1, -1):
-        known: dict[bytes, int] = {}
         for mask, children in nodes[depth].items():
-            local = np.array([word_of[d][m] for d, m in children], np.uint32)
-            if (local == local[0]).all():
-                word_of[depth][mask] = int(local[0])
-                continue
-            row = local[bits[depth].group]
-            key_ = row.tobytes()
-            if key_ not in known:
-                known[key_] = depth << LEVEL_SHIFT | size
-                rows.append(row)
-                size += len(row)
-                if size > max_words:
-                    raise TooLargeError
-            word_of[depth][mask] = known[key_]
-    start = word_of[next_test(root, 0)][root]
-    flat = np.concatenate(rows) if rows else np.zeros(1, np.uint32)
-    return Diagram([level.slot for level in levels], flat, start, leaves)
+            below = [target[d][m] for d, m in children]
+            if all(node == below[0] for node in below):
+                target[depth][mask] = below[0]
+            else:
+                local = np.array([rows.word(node, depth + 1) for node in below], np.uint32)
+                target[depth][mask] = rows.node(depth, local[bits[depth].group])
+    start = rows.word(target[next_test(root, 0)][root], 0)
+    return Diagram([level.slot for level in levels], rows.flat(), start, leaves)
+
+
+_Node: TypeAlias = tuple[int, int]
+"""(level that it tests, offset of its row), or (number of levels, record)."""
+
+
+class _Rows:
+    """The rows of a diagram while they are laid out; equal rows of a level are one."""
+
+    def __init__(self, depth: int, limit: int) -> None:
+        self.depth = depth
+        self.limit = limit
+        self.parts: list[npt.NDArray[np.uint32]] = []
+        self.size = 0
+        self.known: dict[tuple[int, bytes], int] = {}
+        self.carried: dict[tuple[_Node, int], int] = {}
+
+    def _add(self, row: npt.NDArray[np.uint32]) -> int:
+        at = self.size
+        self.parts.append(row)
+        self.size += len(row)
+        if self.size > self.limit:
+            raise TooLargeError
+        return at
+
+    def node(self, depth: int, row: npt.NDArray[np.uint32]) -> _Node:
+        """The node that tests level `depth` with a row of words for the next level."""
+        key = (depth, row.tobytes())
+        if key not in self.known:
+            self.known[key] = self._add(row)
+        return depth, self.known[key]
+
+    def word(self, node: _Node, depth: int) -> int:
+        """The word for a node as level `depth` sees it: one that tests a later level is carried by a row of one."""
+        level, offset = node
+        if depth == self.depth:
+            return offset
+        if level == depth:
+            return TESTS | offset
+        if (node, depth) not in self.carried:
+            self.carried[node, depth] = self._add(np.array([self.word(node, depth + 1)], np.uint32))
+        return self.carried[node, depth]
+
+    def flat(self) -> npt.NDArray[np.uint32]:
+        """All rows."""
+        return np.concatenate(self.parts) if self.parts else np.zeros(1, np.uint32)

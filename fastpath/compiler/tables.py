@@ -20,6 +20,7 @@ from fastpath.compiler.classes import Partition
 from fastpath.compiler.config import Config
 from fastpath.compiler.fields import BASES, Field
 from fastpath.compiler.flow import MUTATES, Builder, conntrack_in_use
+from fastpath.compiler.interfaces import NONE
 from fastpath.compiler.machine import Alternative, Machine, Outcome
 from fastpath.compiler.program import Act, Effect, Stage
 from fastpath.compiler.stages import stages_of_chain, stages_of_host
@@ -27,6 +28,7 @@ from fastpath.errors import CompileError
 from fastpath.host.model import Host
 from fastpath.kernels import codes
 from fastpath.kernels.layout import (
+    AFFECTED,
     B_EXTRA,
     F_COLUMNS,
     F_PARTS,
@@ -37,9 +39,17 @@ from fastpath.kernels.layout import (
     K_TRIE,
     L_COLUMNS,
     O_COLUMNS,
+    Q_COLUMNS,
+    Q_END,
+    Q_OIF,
+    Q_RULE,
+    Q_WALKED,
     S_COLUMNS,
+    S_NEXT,
+    S_RECORD,
+    SEVERAL,
 )
-from fastpath.packets.schema import LOCAL
+from fastpath.packets.schema import LOCAL, Hook, Verdict
 
 VERSION = 1
 """Format of saved tables; raised with every change of a layout or of a code."""
@@ -55,6 +65,9 @@ SMALL = frozenset({"iif", "oif", "ctstate", "ctdir", "proto", "tcp_flags", "frag
 ACT_NUMBER = {act: i for i, act in enumerate(
     (Act.NEXT, Act.ACCEPT, Act.DROP, Act.REJECT, Act.RETURN, Act.JUMP, Act.GOTO, Act.CALL, Act.END, Act.UNDECIDED)
 )}
+KEPT = ("mark", "sport", "flags")
+"""Result columns that are not written where no effect can change them, in the order of the kernel's bits."""
+
 MANY_TERMS = 3000
 """Terms of a stage above which one failed attempt at a diagram is enough."""
 
@@ -79,6 +92,7 @@ class Compiled:
         interfaces: id -> interface name (``InterfaceTable.names``), with ``known`` real ones and wildcard prefixes.
         extras: names of the callers' boolean columns that are read, in the kernel's order.
         columns: names of the packet columns that the kernel reads.
+        written: result columns that the kernel writes, of those that may stay as the packets brought them.
         given_oif: the packets bring their egress interface.
         path_start, path_rules: rules and policies counted by record i: ``path_rules[path_start[i]:path_start[i+1]]``.
         record_stage: stage of every record.
@@ -92,6 +106,7 @@ class Compiled:
     prefixes: tuple[str, ...]
     extras: tuple[str, ...]
     columns: frozenset[str]
+    written: frozenset[str]
     given_oif: bool
     path_start: npt.NDArray[np.int64]
     path_rules: npt.NDArray[np.int32]
@@ -237,9 +252,10 @@ def _add_records(
         row[codes.R_NEXT] = codes.FINAL if o.stage is None else stage_index[o.stage]
         row[codes.R_VERDICT], row[codes.R_HOOK] = int(o.verdict), int(o.hook)
         row[codes.R_RULE] = codes.KEEP_RULE if o.rule is None else o.rule
-        row[codes.R_OIF], row[codes.R_WALKED] = o.oif, o.walked
+        forgets = o.stage is None and (o.hook < Hook.FORWARD or o.verdict is Verdict.UNDECIDED)
+        row[codes.R_OIF], row[codes.R_WALKED] = NONE if forgets else o.oif, o.walked
         if o.effects:
-            row[codes.R_EFFECT], row[codes.R_EFFECTS] = packer.add_effects(o.effects), len(o.effects)
+            row[codes.R_EFFECTS] = len(o.effects)
             fast = _fast_dnat(o.effects, partitions, packer)
             if fast is not None:
                 row[codes.R_FAST] = 1
@@ -247,6 +263,8 @@ def _add_records(
             elif o.stage is None and (constant := _constant_nat(o.effects, codes.SRC_NAT)) and constant[1] < 0:
                 row[codes.R_FAST] = 2
                 row[codes.R_DST] = packer.pool.setdefault(constant[0], len(packer.pool))
+            else:
+                row[codes.R_EFFECT] = packer.add_effects(o.effects)
         packer.paths.append(o.path)
         packer.record_stage.append(stage)
         return row
@@ -415,7 +433,9 @@ def compile_tables(
             row[3], row[4] = packer.rows_size, built.root
             packer.rows.append(built.rows)
             packer.rows_size += len(built.rows)
-            row[5] = _add_records(packer, built.leaves, index, stage_index, partitions)
+            row[S_RECORD] = _add_records(packer, built.leaves, index, stage_index, partitions)
+            following = {r[codes.R_NEXT] for r in packer.records[row[S_RECORD]:]} - {codes.FINAL}
+            row[S_NEXT] = SEVERAL if len(following) > 1 else following.pop() if following else codes.FINAL
         else:
             structures.append("linear")
             row[0] = 1
@@ -468,6 +488,17 @@ def _diagram(
     return best
 
 
+def _short(records: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """What every packet needs of its record, in a quarter of the room."""
+    short = np.empty((len(records), Q_COLUMNS), np.int32)
+    short[:, Q_RULE] = records[:, codes.R_RULE]
+    short[:, Q_WALKED] = records[:, codes.R_WALKED]
+    short[:, Q_OIF] = records[:, codes.R_OIF]
+    end = records[:, codes.R_VERDICT] | records[:, codes.R_HOOK] << 8 | records[:, codes.R_NEXT] + 1 << 16
+    short[:, Q_END] = end | np.where(records[:, codes.R_EFFECTS] > 0, AFFECTED, 0)
+    return short
+
+
 def _finish(
     packer: _Packer,
     builder: Builder,
@@ -500,12 +531,20 @@ def _finish(
         columns |= {"state", "tcp_flags", "icmp_type"}
     if bases & DETAILS:
         columns |= {"icmp_code", "ctdir", "ctstatus", "ctorigdst", "ctorigdstport"}
+    written = set()
+    if changed & {codes.MARK, codes.MARK_RESTORE, codes.MARK_SAVE, codes.NOTE_MARK}:
+        written.add("mark")
+    if codes.SRC_NAT in changed:
+        written.add("sport")
+    if changed & {codes.SRC_NAT, codes.DST_NAT, codes.CHOICE}:
+        written.add("flags")
     local = next((i for i, s in enumerate(stages) if s.name == "local"), 0)
     interfaces = builder.interfaces
     params = [
         interfaces.id(LOCAL), local, need, int(packer.conntrack_loose),
         slots.get(Field("dst"), 0), slots.get(Field("dport"), 0),
         sum(1 << BASE_NUMBER[base] for base in changing | {"touched", "notrack", "oif"}),
+        sum(1 << i for i, name in enumerate(KEPT) if name in written),
     ]
 
     def table(rows: Sequence[Sequence[int]], width: int, dtype: type[np.generic]) -> npt.NDArray[Any]:
@@ -524,6 +563,7 @@ def _finish(
         "levels": np.array(packer.levels or [0], np.int64),
         "rows": flat(packer.rows, np.uint32),
         "records": table(packer.records, codes.R_COLUMNS, np.int32),
+        "short": _short(table(packer.records, codes.R_COLUMNS, np.int32)),
         "effects": table(packer.effects, 4, np.int64),
         "pool": np.array(list(packer.pool) or [0], np.uint32)[:, None].copy(),
         "alternatives": table(packer.alternatives, 4, np.int32),
@@ -536,7 +576,8 @@ def _finish(
     lengths = [len(p) for p in packer.paths]
     return Compiled(
         arrays, tuple(s.name for s in stages), tuple(structures), interfaces.names, interfaces.known,
-        interfaces.prefixes, extras, frozenset(columns), builder.given_oif,
+        interfaces.prefixes, extras, frozenset(columns), frozenset(written),
+        builder.given_oif,
         np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
         np.array([r for p in packer.paths for r in p], np.int32),
         np.array(packer.record_stage, np.int32),
@@ -551,7 +592,8 @@ def to_arrays(compiled: Compiled, prefix: str) -> dict[str, npt.NDArray[Any]]:
     """Everything of a compiled way as arrays whose names begin with `prefix`."""
     out = {f"{prefix}{name}": array for name, array in compiled.arrays.items()}
     out |= {f"{prefix}+{name}": getattr(compiled, name) for name in EXTRA_ARRAYS}
-    meta: dict[str, Any] = {name: getattr(compiled, name) for name in META} | {"columns": sorted(compiled.columns)}
+    meta: dict[str, Any] = {name: getattr(compiled, name) for name in META} | {
+        "columns": sorted(compiled.columns), "written": sorted(compiled.written)}
     out[f"{prefix}meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     return out
 
@@ -565,5 +607,5 @@ def from_arrays(archive: Mapping[str, npt.NDArray[Any]], prefix: str) -> Compile
     return Compiled(
         arrays, tuple(meta["stages"]), tuple(meta["structures"]), tuple(meta["interfaces"]), meta["known"],
         tuple(meta["prefixes"]), tuple(meta["extras"]), frozenset(meta["columns"]),
-        meta["given_oif"], **extra,
+        frozenset(meta["written"]), meta["given_oif"], **extra,
     )

@@ -21,7 +21,7 @@ import numpy as np
 
 from fastpath.compiler import tables as compiler_tables
 from fastpath.compiler.config import Config
-from fastpath.compiler.tables import Compiled, compile_tables
+from fastpath.compiler.tables import KEPT, Compiled, compile_tables
 from fastpath.engine.runner import Array, Run, Runner, along_paths
 from fastpath.engine.undecided import Chooser, may_be_undecided
 from fastpath.errors import CompileError, PacketError
@@ -155,7 +155,8 @@ class Engine:
         lost = np.flatnonzero(run.columns["verdict"] == Verdict.UNDECIDED)
         if len(lost):
             for name in ("src", "dst", "sport", "dport", "mark"):
-                run.columns[name][lost] = packets.column(name)[lost]
+                if name not in KEPT or name in compiled.written:
+                    run.columns[name][lost] = packets.column(name)[lost]
             run.columns["oif"][lost] = -1
             run.columns["flags"][lost] = 0
         counts = along_paths(compiled, run.record_packets, len(self.rules))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastpath.compiler.interfaces import InterfaceTable
-from fastpath.compiler.tables import BASE_NUMBER, Compiled
+from fastpath.compiler.tables import BASE_NUMBER, KEPT, Compiled
 from fastpath.errors import PacketError
 from fastpath.kernels.codes import R_OIF
 from fastpath.kernels.layout import O_OIF
@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 AS_GIVEN = -2
 """Stands for the egress interface that the packet brought."""
 
-CHUNK = 1 << 16
+CHUNK = 1 << 17
 """Packets that one call of the kernel works through."""
 
 _STATE = ("state", "proto", "tcp_flags", "icmp_type")
@@ -86,7 +86,8 @@ class Runner:
                 interfaces.append(compiled.interfaces[i])
         names = [codes.get(name, -1) for name in compiled.interfaces]
         if compiled.given_oif:
-            names = [code if name == "lo" else AS_GIVEN for name, code in zip(compiled.interfaces, names, strict=True)]
+            known = zip(compiled.interfaces, names, strict=True)
+            names = [code if name in ("", "lo") else AS_GIVEN for name, code in known]
         self.names = _read_only(np.array(names, np.int16))
         for name in compiled.extras:
             if name not in packets.extra:
@@ -125,7 +126,8 @@ class Runner:
         from fastpath.kernels.layout import Output, Tables
 
         n, compiled = self.n, self.compiled
-        columns = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS}
+        left = set(KEPT) - compiled.written
+        columns = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS if c.name not in left}
         stages = len(compiled.stages)
         arrays = Tables(**{name: _read_only(compiled.arrays[name]) for name in Tables._fields})
         choices = np.zeros((max(2, stages), n) if trying else (1, 1), np.int32)
@@ -147,7 +149,7 @@ class Runner:
             nonlocal done
             a, b = bounds
             counts = [np.zeros(records, np.int64), np.zeros(rules, np.int64), np.zeros(rules, np.int64)]
-            here = {name: values[a:b] for name, values in columns.items()}
+            here = {c.name: columns[c.name][a:b] if c.name in columns else np.empty(1, c.dtype) for c in RESULT_COLUMNS}
             some = np.zeros((len(choices), b - a), np.int32) if trying else choices
             output = Output(
                 **{name: here[name] for name in Output._fields[:9]}, walked=here["rules_walked"], flags=here["flags"],
@@ -176,6 +178,9 @@ class Runner:
             with ThreadPoolExecutor(workers) as pool:
                 for _ in pool.map(work, chunks):
                     pass
+        for name in KEPT:
+            if name not in columns:
+                columns[name] = np.zeros(n, np.uint8) if name == "flags" else self.packets.column(name)
         if compiled.given_oif:
             as_given = np.flatnonzero(columns["oif"] == AS_GIVEN)
             columns["oif"][as_given] = self.packets.column("oif")[as_given]

@@ -56,11 +56,10 @@ def class_of(t: Any, f: Any, value: Any) -> Any:
         return np.uint32(t.maps[at + np.int64(v)])
     if kind == K_TRIE:
         shift = t.fields[f, F_COUNT] - 8
-        e = t.trie[at + np.int64(v >> np.uint64(shift))]
-        while e & np.uint32(0x80000000):
+        e = np.int64(0)
+        while shift >= 0:
+            e = np.int64(t.trie[at + 256 * e + np.int64((v >> np.uint64(shift)) & np.uint64(255))])
             shift -= 8
-            e = t.trie[at + 256 + 256 * np.int64(e & np.uint32(0x7FFFFFFF))
-                       + np.int64((v >> np.uint64(shift)) & np.uint64(255))]
         return np.uint32(e)
     low, high = at, at + t.fields[f, F_COUNT]
     while high - low > 1:
@@ -81,38 +80,26 @@ def _direct(maps: Any, at: Any, mask: Any, column: Any, b0: Any, m: Any, row: An
 
 
 @helper
-def _step(blocks: Any, e: Any, byte: Any) -> Any:
-    """One step down a trie: what lies under a link, or the class that is already there.
-
-    A select and no branch: which step is the last is a coin toss for each packet.
-    """
-    link = np.uint32(0x80000000)
-    deeper = e & link != np.uint32(0)
-    place = (e & np.uint32(0x7FFFFFFF)) << np.uint32(8) | byte
-    found = blocks[place if deeper else np.uint32(0)]
-    return found if deeper else e
-
-
-@helper
 def _trie32(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    """All four steps for every value: which step could be the last is a coin toss that branches would lose."""
     mask = np.uint32(wide & 0xFFFFFFFF)
-    last = np.uint32(255)
-    top = trie[at:at + 256]
-    blocks = trie[at + 256:]
+    byte, width = np.uint32(255), np.uint32(8)
+    pages = trie[at:]
     for k in range(m):
         v = np.uint32(column[b0 + k] & mask)
-        e = _step(blocks, top[v >> np.uint32(24)], v >> np.uint32(16) & last)
-        row[k] = _step(blocks, _step(blocks, e, v >> np.uint32(8) & last), v & last)
+        e = pages[v >> np.uint32(24)]
+        e = pages[e << width | v >> np.uint32(16) & byte]
+        e = pages[e << width | v >> np.uint32(8) & byte]
+        row[k] = pages[e << width | v & byte]
 
 
 @helper
 def _trie16(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
     mask = np.uint32(wide & 0xFFFF)
-    top = trie[at:at + 256]
-    blocks = trie[at + 256:]
+    pages = trie[at:]
     for k in range(m):
         v = np.uint32(column[b0 + k]) & mask
-        row[k] = _step(blocks, top[v >> np.uint32(8)], v & np.uint32(255))
+        row[k] = pages[pages[v >> np.uint32(8)] << np.uint32(8) | v & np.uint32(255)]
 
 
 @helper
@@ -253,9 +240,9 @@ def classify(c: Any, t: Any, aux: Any, fixed: Any, f: Any, b0: Any, m: Any, clas
         _direct(maps, at, mask, narrow, b0, m, row)
     elif base == B_ICMP:
         kinds, subs = c.icmp_type, c.icmp_code
-        top, blocks = trie[at:at + 256], trie[at + 256:]
+        pages = trie[at:]
         for k in range(m):
-            row[k] = _step(blocks, top[kinds[b0 + k]], np.uint32(subs[b0 + k]))
+            row[k] = pages[pages[kinds[b0 + k]] << np.uint32(8) | np.uint32(subs[b0 + k])]
     elif base == B_MAC:
         _search(t.bounds, trie, at, fields[f, F_COUNT], fields[f, F_EXTRA], c.mac_src, b0, m, row)
     else:

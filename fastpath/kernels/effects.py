@@ -239,9 +239,9 @@ def apply(c: Any, t: Any, o: Any, aux: Any, classes: Any, first: Any, count: Any
             aux[A_OLD_MARK, k] = o.mark[g]
             aux[A_OLD_TOS, k] = aux[A_TOS, k]
         elif code == codes.TOUCH:
-            if o.mark[g] != aux[A_OLD_MARK, k] or aux[A_TOS, k] != aux[A_OLD_TOS, k]:
+            if a == 1 and (o.mark[g] != aux[A_OLD_MARK, k] or aux[A_TOS, k] != aux[A_OLD_TOS, k]):
                 aux[A_TOUCHED, k] |= np.uint32(1)
-            if o.dst[g] != c.dst[g]:
+            if a == 2 and o.dst[g] != c.dst[g]:
                 aux[A_TOUCHED, k] |= np.uint32(2)
             changed |= 1 << B_TOUCHED
         elif code == codes.CONFIRM:

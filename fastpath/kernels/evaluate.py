@@ -16,7 +16,7 @@ import numpy as np
 
 from fastpath.kernels import codes
 from fastpath.kernels._jit import kernel
-from fastpath.kernels.classify import classify
+from fastpath.kernels.classify import class_of, classify
 from fastpath.kernels.connection import connection_details, connection_states, first_states, has_ports
 from fastpath.kernels.effects import apply
 from fastpath.kernels.layout import (
@@ -44,7 +44,6 @@ from fastpath.kernels.layout import (
     F_BASE,
     F_KIND,
     F_SKIP,
-    H_FORWARD,
     K_PRODUCT,
     LINEAR,
     P_CHANGING,
@@ -54,13 +53,21 @@ from fastpath.kernels.layout import (
     P_LOCAL_STAGE,
     P_NEED,
     P_TCP_LOOSE,
+    P_WRITTEN,
+    Q_END,
+    Q_OIF,
+    Q_RULE,
+    Q_WALKED,
     S_KIND,
     S_LEVEL,
     S_LEVELS,
+    S_NEXT,
     S_RECORD,
     S_ROOT,
     S_ROWS,
-    V_UNDECIDED,
+    W_FLAGS,
+    W_MARK,
+    W_SPORT,
 )
 from fastpath.kernels.linear import walk
 
@@ -70,7 +77,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     """Evaluates n packets.
 
     Args:
-        n: number of packets in the chunk, at most 65,536 (so that a record's packets and bytes fit one integer).
+        n: number of packets in the chunk, at most 2**23 (so that a record's packets and bytes fit one integer).
         c, t, o: packet columns, tables, output.
         ids: interface id of every interface code of the packets, shifted by one (entry 0 is "none").
         names: interface code to write for every interface id.
@@ -82,12 +89,14 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     classes = np.zeros((fields, BLOCK), np.uint32)
     aux = np.zeros((A_ROWS, BLOCK), np.uint32)
     words = np.empty(BLOCK, np.uint32)
-    lists = np.empty((n_stages, BLOCK), np.uint32)
-    counts = np.zeros(n_stages, np.uint64)
+    lists = np.empty((n_stages + 1, BLOCK + 1), np.uint32)  # row 0 takes those that have ended
+    counts = np.zeros(n_stages + 1, np.uint64)
+    to_apply = np.empty((BLOCK + 1, 2), np.uint32)
     stack = np.empty((DEPTH, 3), np.int64)
     tcp_first, icmp_first = np.empty(256, np.uint32), np.empty(256, np.uint32)
     first_states(t.params[P_TCP_LOOSE], tcp_first, icmp_first)
     need = t.params[P_NEED]
+    written = t.params[P_WRITTEN]
     fixed &= ~t.params[P_CHANGING]
     local_id = np.uint32(t.params[P_LOCAL_ID])
     local_stage = t.params[P_LOCAL_STAGE]
@@ -95,9 +104,9 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     forcing = force.shape[0] > 1
     trying = o.choices.shape[0] > 1
     bytes_too = c.length.shape[0] >= n
-    offset = np.uint32((1 << 27) - 1)
+    offset = np.uint32(0x7FFFFFFF)
     # Arrays as locals: taking one out of a tuple costs a reference count each time.
-    stages, levels, rows, records, pool = t.stages, t.levels, t.rows, t.records, t.pool
+    stages, levels, rows, records, short, pool = t.stages, t.levels, t.rows, t.records, t.short, t.pool
     alternatives, field_table = t.alternatives, t.fields
     c_iif, c_src, c_dst, c_proto, c_sport, c_dport, c_mark = c.iif, c.src, c.dst, c.proto, c.sport, c.dport, c.mark
     c_length = c.length
@@ -106,19 +115,22 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     counted = o.records
     choices, forced_rule, forced_hook = o.choices, o.forced_rule, o.forced_hook
     iifs = aux[A_IIF]
+    zero = np.uint64(0)
     dst_row, dport_row = classes[dst_slot], classes[dport_slot]
-    zero = np.uint32(0)
     for b0 in range(0, n, BLOCK):
         m = min(BLOCK, n - b0)
         o_src[b0:b0 + m] = c_src[b0:b0 + m]
         o_dst[b0:b0 + m] = c_dst[b0:b0 + m]
-        o_sport[b0:b0 + m] = c_sport[b0:b0 + m]
+        if written & W_SPORT:
+            o_sport[b0:b0 + m] = c_sport[b0:b0 + m]
         o_dport[b0:b0 + m] = c_dport[b0:b0 + m]
-        o_mark[b0:b0 + m] = c_mark[b0:b0 + m]
+        if written & W_MARK:
+            o_mark[b0:b0 + m] = c_mark[b0:b0 + m]
         rules[b0:b0 + m] = -1
         oifs[b0:b0 + m] = -1
         walked[b0:b0 + m] = 0
-        flags[b0:b0 + m] = 0
+        if written & W_FLAGS:
+            flags[b0:b0 + m] = 0
         for k in range(m):
             iifs[k] = ids[c_iif[b0 + k] + 1]
         if need >> B_OIF & 1:
@@ -140,16 +152,15 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
         first, local = 0, 0
         for k in range(m):
             if iifs[k] == local_id and local_stage > 0:
-                lists[local_stage, local] = np.uint32(k)
+                lists[local_stage + 1, local] = np.uint32(k)
                 local += 1
             else:
-                lists[0, first] = np.uint32(k)
+                lists[1, first] = np.uint32(k)
                 first += 1
-        for s in range(n_stages):
-            counts[s] = np.uint64(0)
-        counts[0] = first
+        counts[:] = np.uint64(0)
+        counts[1] = first
         if local_stage > 0:
-            counts[local_stage] = local
+            counts[local_stage + 1] = local
         if need >> B_TOUCHED & 1 and local > 0:
             for k in range(m):
                 aux[A_TOUCHED, k] = 0
@@ -158,54 +169,57 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
         for f in range(fields):
             base = field_table[f, F_BASE]
             if field_table[f, F_KIND] != K_PRODUCT:
-                if field_table[f, F_SKIP] or (fixed >> base & 1 and b0 > 0) or (base == B_TOUCHED and local == 0):
+                if field_table[f, F_SKIP] or (fixed >> base & 1 and b0 > 0):
+                    continue
+                if base == B_TOUCHED or base == B_NOTRACK:
+                    classes[f, 0:m] = class_of(t, f, zero)  # nothing has happened yet
                     continue
             classify(c, t, aux, fixed, f, b0, m, classes)
         begin = np.uint64(b0)
         for s in range(n_stages):
-            count = np.int64(counts[s])
+            count = np.int64(counts[s + 1])
             if count == 0:
                 continue
-            here = lists[s]
+            here = lists[s + 1]
             if stages[s, S_KIND] == LINEAR:
                 for j in range(count):
                     at = np.int64(here[j])
                     choice = force[s, b0 + at] if forcing else 0
                     onward = walk(c, t, o, aux, classes, names, s, b0 + at, at, choice, stack)
-                    if onward >= 0:
-                        lists[onward, counts[onward]] = np.uint32(at)
-                        counts[onward] += np.uint64(1)
+                    lists[onward + 1, counts[onward + 1]] = np.uint32(at)
+                    counts[onward + 1] += np.uint64(1)
                 continue
-            root = np.uint32(stages[s, S_ROOT])
             here_rows = rows[stages[s, S_ROWS]:]
             first_level = stages[s, S_LEVEL]
             depth = stages[s, S_LEVELS]
-            level: Any = np.int64(root >> np.uint32(27))
-            if level >= depth:
+            root = np.uint32(stages[s, S_ROOT])
+            if depth == 0:
                 for j in range(count):
                     words[j] = root
             else:
-                row = classes[levels[first_level + level]]
+                row = classes[levels[first_level]]
+                tests = np.uint32(np.int32(root) >> 31)
                 start = root & offset
                 for j in range(count):
-                    words[j] = here_rows[start + row[here[j]]]
-                level += 1
-            while level < depth:
+                    words[j] = here_rows[start + (row[here[j]] & tests)]
+            for level in range(1, depth):
                 row = classes[levels[first_level + level]]
-                tag = np.uint32(level)
                 for j in range(count):
                     w = words[j]
-                    tests = (w >> np.uint32(27)) == tag
-                    place = (w & offset) + row[here[j]]
-                    found = here_rows[place if tests else zero]
-                    words[j] = found if tests else w
-                level += 1
+                    tests = np.uint32(np.int32(w) >> np.int32(31))
+                    words[j] = here_rows[(w & offset) + (row[here[j]] & tests)]
             first_record = stages[s, S_RECORD]
             here_records, here_counted = records[first_record:], counted[first_record:]
+            here_short = short[first_record:]
+            following = stages[s, S_NEXT]
+            ending = following == codes.FINAL
+            onward_list = lists[following + 1 if following >= 0 else 0]
+            tail = counts[following + 1] if following >= 0 else np.uint64(0)
+            affected: Any = 0
             for j in range(count):
                 i = np.uint64(here[j])
                 g = begin + i
-                r = np.uint64(words[j] & offset)
+                r = np.uint64(words[j])
                 if trying:
                     choices[s, g] = here_records[r, codes.R_ALTS] << 16 | here_records[r, codes.R_ALONE]
                 if forcing:
@@ -217,40 +231,51 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                             forced_hook[g] = alternatives[a, 2]
                         r = np.uint64(alternatives[a, 0] - first_record)
                 here_counted[r] += 1 << 40 | (np.int64(c_length[g]) if bytes_too else 0)
-                walked[g] += np.uint32(here_records[r, codes.R_WALKED])
-                out = here_records[r, codes.R_OIF]
-                if out >= 0:
-                    oifs[g] = names[out]
-                rule = here_records[r, codes.R_RULE]
-                if rule != codes.KEEP_RULE:
-                    rules[g] = rule
-                fast = here_records[r, codes.R_FAST]
-                if fast != 0:
-                    address = pool[np.uint64(here_records[r, codes.R_DST]), 0]
-                    if fast == 2:
-                        o_src[g] = address
-                    else:
-                        o_dst[g] = address
-                        to = here_records[r, codes.R_DST_CLASS]
-                        if to >= 0:
-                            dst_row[i] = to
-                        port = here_records[r, codes.R_DPORT]
-                        if port >= 0 and has_ports(c_proto[g]):
-                            o_dport[g] = port
-                            to = here_records[r, codes.R_DPORT_CLASS]
-                            if to >= 0:
-                                dport_row[i] = to
-                elif here_records[r, codes.R_EFFECTS] > 0:
-                    apply(c, t, o, aux, classes, here_records[r, codes.R_EFFECT], here_records[r, codes.R_EFFECTS],
-                           np.int64(g), np.int64(i))
-                onward = here_records[r, codes.R_NEXT]
-                if onward >= 0:
-                    lists[onward, counts[onward]] = np.uint32(i)
-                    counts[onward] += np.uint64(1)
+                walked[g] += np.uint32(here_short[r, Q_WALKED])
+                out = here_short[r, Q_OIF]
+                shown = names[max(out, 0)]
+                oifs[g] = shown if out >= 0 else oifs[g]
+                rule = here_short[r, Q_RULE]
+                rules[g] = rule if rule != codes.KEEP_RULE else rules[g]
+                end = np.uint32(here_short[r, Q_END])
+                verdicts[g] = end & np.uint32(255)
+                hooks[g] = end >> np.uint32(8) & np.uint32(255)
+                # Appending without a branch: what is not appended is written and then overwritten.
+                to_apply[affected, 0] = np.uint32(i)
+                to_apply[affected, 1] = np.uint32(r)
+                affected += np.int64(end >> np.uint32(30))
+                if ending:
+                    continue
+                onward = end >> np.uint32(16) & np.uint32(0x3FFF)
+                if following >= 0:
+                    onward_list[tail] = np.uint32(i)
+                    tail += np.uint64(onward != np.uint32(0))
                 else:
-                    verdict = here_records[r, codes.R_VERDICT]
-                    hook = here_records[r, codes.R_HOOK]
-                    verdicts[g] = verdict
-                    hooks[g] = hook
-                    if hook < H_FORWARD or verdict == V_UNDECIDED:
-                        oifs[g] = -1
+                    place = counts[onward]
+                    lists[onward, place] = np.uint32(i)
+                    counts[onward] = place + np.uint64(1)
+            if following >= 0:
+                counts[following + 1] = tail
+            for j in range(affected):
+                i = np.uint64(to_apply[j, 0])
+                r = np.uint64(to_apply[j, 1])
+                g = begin + i
+                fast = here_records[r, codes.R_FAST]
+                if fast == 0:
+                    apply(c, t, o, aux, classes, here_records[r, codes.R_EFFECT], here_records[r, codes.R_EFFECTS],
+                          np.int64(g), np.int64(i))
+                    continue
+                address = pool[np.uint64(here_records[r, codes.R_DST]), 0]
+                if fast == 2:
+                    o_src[g] = address
+                    continue
+                o_dst[g] = address
+                to = here_records[r, codes.R_DST_CLASS]
+                if to >= 0:
+                    dst_row[i] = to
+                port = here_records[r, codes.R_DPORT]
+                if port >= 0 and has_ports(c_proto[g]):
+                    o_dport[g] = port
+                    to = here_records[r, codes.R_DPORT_CLASS]
+                    if to >= 0:
+                        dport_row[i] = to

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-BLOCK = 2048
+BLOCK = 8192
 """Packets worked on at a time."""
 
 DEPTH = 256
@@ -38,8 +38,14 @@ K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT = range(4)
 F_PARTS = 6  # K_PRODUCT: up to 12 pairs of (base, table of its classes times their stride) from here on
 
 # Columns of the stage table.
-S_KIND, S_LEVEL, S_LEVELS, S_ROWS, S_ROOT, S_RECORD, S_BLOCK = range(7)
-S_COLUMNS = 8
+S_KIND, S_LEVEL, S_LEVELS, S_ROWS, S_ROOT, S_RECORD, S_BLOCK, S_NEXT = range(8)
+S_COLUMNS = 8  # S_NEXT: the one stage that a diagram's records lead to, FINAL for none, SEVERAL
+SEVERAL = -2
+
+# Columns of the short records, which hold what every packet needs of its record.
+Q_RULE, Q_WALKED, Q_OIF, Q_END = range(4)
+Q_COLUMNS = 4  # Q_END: verdict | hook << 8 | (next stage + 1) << 16, and AFFECTED where there are effects
+AFFECTED = 1 << 30
 DIAGRAM, LINEAR = 0, 1
 
 # Columns of the tables of linear stages.
@@ -51,7 +57,8 @@ O_TERM, O_TERMS, O_ACT, O_BLOCK, O_REF, O_COUNTED, O_EFFECT, O_EFFECTS, O_NEXT, 
 ) = range(10)
 
 # Numbers of an engine.
-P_LOCAL_ID, P_LOCAL_STAGE, P_NEED, P_TCP_LOOSE, P_DST_SLOT, P_DPORT_SLOT, P_CHANGING = range(7)
+P_LOCAL_ID, P_LOCAL_STAGE, P_NEED, P_TCP_LOOSE, P_DST_SLOT, P_DPORT_SLOT, P_CHANGING, P_WRITTEN = range(8)
+W_MARK, W_SPORT, W_FLAGS = 1, 2, 4
 V_DROP, V_REJECT, V_UNDECIDED, V_RETURN = 3, 4, 6, 8
 H_FORWARD = 3  # hooks from here on know an egress interface
 CT_INVALID, CT_UNTRACKED = 4, 5
@@ -100,6 +107,7 @@ class Tables(NamedTuple):
     levels: Any
     rows: Any
     records: Any
+    short: Any
     effects: Any
     pool: Any
     alternatives: Any
