@@ -210,13 +210,46 @@ def any_of(*conditions: Condition) -> Condition:
 
 def none_of(condition: Condition) -> Condition:
     """The negation of a condition; *perhaps* stays perhaps."""
-    result = TRUE
-    for term in condition:
-        parts = [test(f.base, v.complement(f.bits), f.mask) for f, v in term.tests]
-        if term.unknown:
-            parts.append(UNKNOWN)
-        result = all_of(result, any_of(*parts))
-    return result
+    sure = _outside(tuple(t.tests for t in condition if not t.unknown))
+    perhaps = tuple(t.tests for t in condition if t.unknown)
+    if not perhaps:
+        return sure
+    return all_of(sure, any_of(_outside(perhaps), UNKNOWN))
+
+
+def _outside(boxes: tuple[tuple[tuple[Field, Values], ...], ...]) -> Condition:
+    """What lies in none of the boxes, split along one field after the other.
+
+    Values of a field that the same boxes hold are treated as one, so that the result grows with the number of boxes
+    and not with its power.
+    """
+    if not boxes:
+        return TRUE
+    if () in boxes:
+        return FALSE
+    field = min(tests[0][0] for tests in boxes)
+    changes: dict[int, int] = {0: 0}
+    rest = []
+    for i, tests in enumerate(boxes):
+        values = tests[0][1] if tests[0][0] == field else Values(((0, (1 << field.bits) - 1),))
+        rest.append(tests[1:] if tests[0][0] == field else tests)
+        for first, last in values:
+            changes[first] = changes.get(first, 0) ^ 1 << i
+            changes[last + 1] = changes.get(last + 1, 0) ^ 1 << i
+    starts = sorted(start for start in changes if start < 1 << field.bits)
+    groups: dict[frozenset[tuple[tuple[Field, Values], ...]], list[Interval]] = {}
+    holding = 0
+    known: dict[int, frozenset[tuple[tuple[Field, Values], ...]]] = {}
+    for start, end in zip(starts, [*starts[1:], 1 << field.bits], strict=True):
+        holding ^= changes[start]
+        if holding not in known:
+            known[holding] = frozenset(rest[i] for i in range(len(rest)) if holding >> i & 1)
+        groups.setdefault(known[holding], []).append((start, end - 1))
+    parts = [
+        all_of(test(field.base, Values.of(intervals), field.mask), _outside(tuple(sorted(left, key=repr))))
+        for left, intervals in groups.items()
+    ]
+    return any_of(*parts)
 
 
 def _simplify(condition: Condition) -> Condition:

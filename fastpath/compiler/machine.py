@@ -95,6 +95,17 @@ MAX_WALKS = 20_000
 """Walks tried for one class of packets before the undecided rules on its way are given up as undecidable."""
 
 
+def _followed_by(effects: tuple[Effect, ...], effect: Effect) -> tuple[Effect, ...]:
+    """Effects with one more behind them; two that change the same bits one after the other become one."""
+    last = effects[-1] if effects else None
+    if last is not None and last.code == effect.code:
+        if effect.code in (codes.MARK, codes.CONNMARK, codes.TOS):
+            return (*effects[:-1], Effect(effect.code, last.a & effect.a, (last.b & effect.a) ^ effect.b))
+        if effect.code == codes.TTL_SET:
+            return (*effects[:-1], effect)
+    return (*effects, effect)
+
+
 class Machine:
     """A stage with numbered terms.
 
@@ -277,7 +288,8 @@ class Machine:
         elif op.effects and op.effects[0].code == codes.TOUCH and self._untouched(walk, op.effects[0].a):
             pass
         elif op.effects:
-            walk.effects = (*walk.effects, *op.effects)
+            for effect in op.effects:
+                walk.effects = _followed_by(walk.effects, effect)
         if op.oif is not None:
             walk.oif = op.oif
         match op.act:

@@ -48,6 +48,7 @@ from fastpath.kernels.layout import (
     S_NEXT,
     S_RECORD,
     SEVERAL,
+    Tables,
 )
 from fastpath.packets.schema import LOCAL, Hook, Verdict
 
@@ -601,8 +602,7 @@ def to_arrays(compiled: Compiled, prefix: str) -> dict[str, npt.NDArray[Any]]:
 def from_arrays(archive: Mapping[str, npt.NDArray[Any]], prefix: str) -> Compiled:
     """The inverse of :func:`to_arrays`."""
     meta = json.loads(bytes(archive[f"{prefix}meta"]))
-    names = [n[len(prefix):] for n in archive if n.startswith(prefix)]
-    arrays = {n: archive[prefix + n] for n in names if n != "meta" and not n.startswith("+")}
+    arrays = {n: archive[prefix + n] for n in Tables._fields}
     extra = {n: archive[f"{prefix}+{n}"] for n in EXTRA_ARRAYS}
     return Compiled(
         arrays, tuple(meta["stages"]), tuple(meta["structures"]), tuple(meta["interfaces"]), meta["known"],

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
-@dataclass
+@dataclass(repr=False)
 class Engine:
     """A compiled host.
 
@@ -60,6 +60,15 @@ class Engine:
     chain: str | None = None
     compile_seconds: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __repr__(self) -> str:
+        what = f"{self.table} {self.chain}" if self.chain is not None else "whole path"
+        return f"Engine({what}, {len(self.rules)} rules and policies, {self.nbytes} bytes)"
+
+    @property
+    def family(self) -> int:
+        """Address family of the packets that it evaluates."""
+        return self.host.ruleset.family if self.host is not None else 4
 
     @property
     def nbytes(self) -> int:
@@ -106,13 +115,17 @@ class Engine:
                 boolean column that was assumed.
         """
         n = len(packets)
+        if n and packets.family != self.family:
+            raise PacketError(f"these are IPv{packets.family} packets, and the ruleset is of family {self.family}")
         interfaces = list(packets.interfaces)
         parts: list[tuple[Compiled, Array | None]] = []
         given = packets.column("oif") >= 0 if packets.has("oif") else np.zeros(0, bool)
         if not self.complete and not (packets.has("oif") and bool(given.all())) and not self._needs_no_route() and n:
             raise PacketError("the host's routes are not known: give the packets an oif column (an interface name, or "
                               "local for what is delivered to the host)")
-        if not packets.has("oif") or not given.any():
+        if n == 0 and self.host is None and self.routed is None:
+            parts.append((self._compiled(True), None))
+        elif not packets.has("oif") or not given.any():
             parts.append((self._compiled(False), None))
         elif given.all():
             parts.append((self._compiled(True), None))
@@ -208,22 +221,27 @@ def load_engine(path: str | Path) -> Engine:
             arrays = {name: archive[name] for name in archive.files}
         meta = json.loads(bytes(arrays["meta"]))
         label, version = meta["label"], meta["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CompileError(f"{path} is no saved engine: {error}") from error
-    except Exception as error:  # zipfile and zlib have exceptions of their own for broken archives
-        raise CompileError(f"{path} is no saved engine: {error}") from error
-    if label != compiler_tables.LABEL or version != compiler_tables.VERSION:
+    except OSError as error:
+        raise CompileError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # numpy, zipfile and zlib have exceptions of their own for what is no archive
+        raise CompileError(f"{path} is no saved engine: Engine.save writes them") from error
+    if label != compiler_tables.LABEL:
+        raise CompileError(f"{path} is no saved engine: Engine.save writes them")
+    if version != compiler_tables.VERSION:
         raise CompileError(f"{path} has tables of version {version}, this fastpath reads version "
                            f"{compiler_tables.VERSION}: compile the host again")
-    ways = {
-        prefix: compiler_tables.from_arrays(arrays, prefix)
-        for prefix in ("routed.", "given.") if f"{prefix}meta" in arrays
-    }
-    return Engine(
-        None, tuple(RuleRef(i, *r) for i, r in enumerate(meta["rules"])), meta["complete"],
-        ways.get("routed."), ways.get("given."), table=meta["table"], chain=meta["chain"],
-        assume=dict(meta["assume"]), compile_seconds=meta["compile_seconds"],
-    )
+    try:
+        ways = {
+            prefix: compiler_tables.from_arrays(arrays, prefix)
+            for prefix in ("routed.", "given.") if f"{prefix}meta" in arrays
+        }
+        return Engine(
+            None, tuple(RuleRef(i, *r) for i, r in enumerate(meta["rules"])), meta["complete"],
+            ways.get("routed."), ways.get("given."), table=meta["table"], chain=meta["chain"],
+            assume=dict(meta["assume"]), compile_seconds=meta["compile_seconds"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CompileError(f"{path} is a damaged engine: {error} is missing or wrong") from error
 
 
 def compile(  # noqa: A001 (the public name, as in re.compile)
@@ -247,6 +265,8 @@ def compile(  # noqa: A001 (the public name, as in re.compile)
         CompileError: no such chain, or an assumption that is none of the three.
     """
     started = time.perf_counter()
+    if host.ruleset.family != 4:
+        raise CompileError("IPv6 rulesets can be read and printed, but not compiled yet")
     if (table is None) != (chain is None):
         raise CompileError("a chain alone needs both its table and its name")
     if table is not None and chain is not None:
@@ -255,8 +275,10 @@ def compile(  # noqa: A001 (the public name, as in re.compile)
             raise CompileError(f"there is no chain {chain} in table {table}")
     checked: dict[str | int, str] = {}
     for key, how in (assume or {}).items():
-        if how not in ("match", "no-match") and not how.startswith("column:"):
+        if how not in ("match", "no-match") and (not how.startswith("column:") or how == "column:"):
             raise CompileError(f"cannot assume {how!r} of {key}: say match, no-match or column:NAME")
+        if isinstance(key, int) and not 0 <= key < len(host.ruleset.refs()):
+            raise CompileError(f"cannot assume anything of rule {key}: ids are below {len(host.ruleset.refs())}")
         checked[key] = how
     engine = Engine(
         host, host.ruleset.refs(), host.complete, None, None, config or Config(), checked, table, chain

@@ -54,7 +54,7 @@ class Chooser:
 
     def run(self) -> None:
         """Marks every packet whose fate is undecided."""
-        left: list[Try] = []
+        left: list[list[Try]] = [[] for _ in range(self.stages)]
         for stage in range(self.stages):
             choice = 1
             while len(rows := self.open[self.plain.choices[stage, self.open] & 0xFFFF >= choice]):
@@ -63,12 +63,10 @@ class Chooser:
                     break
                 trial = Try(rows, self.forced((0,) * self.stages, stage, choice))
                 differs, _ = self.attempt(trial)
-                left.append(Try(rows[~differs], trial.force))
+                left[stage].append(Try(rows[~differs], trial.force))
                 choice += 1
         for stage in range(self.stages):
-            if not self.linear[stage]:
-                left.extend(self.combined(stage))
-        self.combinations(left)
+            self.combinations(left[stage] + (self.combined(stage) if not self.linear[stage] else []))
 
     def combined(self, stage: int) -> list[Try]:
         """The choices of a diagram's records that take more than one undecided rule."""
@@ -90,7 +88,7 @@ class Chooser:
                 continue
             tried += 1
             if tried > MAX_TRIES:
-                self.give_up(self.open)
+                self.give_up(np.unique(np.concatenate([rows, *(np.intersect1d(t.rows, self.open) for t in pending)])))
                 return
             differs, run = self.attempt(Try(rows, trial.force))
             pending[:0] = self.following(Try(rows, trial.force), run, ~differs)
@@ -116,22 +114,34 @@ class Chooser:
 
     def attempt(self, trial: Try) -> tuple[Array, Run]:
         """Evaluates a combination and marks the packets that it leads elsewhere -> (which those are, the run)."""
+        run = self.forced_run(trial)
+        differs = np.zeros(len(trial.rows), bool)
+        for name in FATE:
+            differs |= run.columns[name] != self.plain.columns[name][trial.rows]
+        self.mark(trial.rows, run, differs)
+        return differs, run
+
+    def forced_run(self, trial: Try) -> Run:
+        """The kernel's answer with choices forced."""
         force = np.zeros((max(2, self.stages), len(trial.rows)), np.int64)
         force[:self.stages] = np.array(trial.force, np.int64)[:, None]
         runner = Runner(self.compiled, self.packets.take(trial.rows), self.interfaces, self.rules)
-        run = runner.run(self.threads, lambda _: None, trying=True, force=force)
-        differs = np.zeros(len(trial.rows), bool)
+        return runner.run(self.threads, lambda _: None, trying=True, force=force)
+
+    def mark(self, rows: Array, run: Run, which: Array) -> None:
+        """Makes the chosen ones of `rows` UNDECIDED by the rule that the run was forced at first."""
+        chosen = rows[which]
         columns = self.plain.columns
-        for name in FATE:
-            differs |= run.columns[name] != columns[name][trial.rows]
-        chosen = trial.rows[differs]
         columns["verdict"][chosen] = Verdict.UNDECIDED
-        columns["rule"][chosen] = run.forced_rule[differs]
-        columns["hook"][chosen] = run.forced_hook[differs]
+        columns["rule"][chosen] = run.forced_rule[which]
+        columns["hook"][chosen] = run.forced_hook[which]
         self.open = np.setdiff1d(self.open, chosen)
-        return differs, run
 
     def give_up(self, rows: Array) -> None:
-        """Marks packets as UNDECIDED that were not tried to the end."""
-        self.plain.columns["verdict"][rows] = Verdict.UNDECIDED
-        self.open = np.setdiff1d(self.open, rows)
+        """Marks packets as UNDECIDED that were not tried to the end, with the first undecided rule of their way."""
+        for stage in range(self.stages):
+            here = np.intersect1d(rows, self.open)
+            here = here[self.plain.choices[stage, here] > 0]
+            if len(here):
+                run = self.forced_run(Try(here, self.forced((0,) * self.stages, stage, 1)))
+                self.mark(here, run, np.ones(len(here), bool))

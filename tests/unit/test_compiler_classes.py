@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpath.compiler import classes
-from fastpath.compiler.classes import TRIE_LINK, Partition, direct_table, partition, trie_table
+from fastpath.compiler.classes import Partition, direct_table, partition, trie_table
 from fastpath.compiler.fields import Field, Values
 
 BYTE = Field("proto")
@@ -122,10 +122,7 @@ def look_up(table: npt.NDArray[np.uint32], bits: int, values: npt.NDArray[np.int
     entry = table[values >> shift].astype(np.int64)
     while shift:
         shift -= 8
-        deeper = entry & TRIE_LINK != 0
-        place = 256 + 256 * (entry & ~TRIE_LINK) + (values >> shift & 255)
-        entry = np.where(deeper, table[np.where(deeper, place, 0)], entry)
-    assert not (entry & TRIE_LINK).any()
+        entry = table[256 * entry + (values >> shift & 255)].astype(np.int64)
     return entry
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpath.compiler.classes import Partition, partition
-from fastpath.compiler.diagram import LEAF, LEVEL_SHIFT, OFFSET, Diagram, Level, TooLargeError, build
+from fastpath.compiler.diagram import TESTS, Diagram, Level, TooLargeError, build
 from fastpath.compiler.fields import (
     TRUE,
     UNKNOWN,
@@ -240,14 +240,13 @@ def record_of(found: Diagram, levels: Sequence[Level], classes: dict[Field, int]
     """The leaf that a combination of classes leads to."""
     by_slot = {level.slot: level for level in levels}
     word = found.root
-    for depth, slot in enumerate(found.levels):
-        if word >> LEVEL_SHIFT == depth:
-            level = by_slot[slot]
-            mine = [classes[f] for f in level.fields]
-            which = next(i for i, row in enumerate(level.members.tolist()) if row == mine)
-            word = int(found.rows[(word & OFFSET) + which])
-    assert word >> LEVEL_SHIFT == LEAF
-    return word & OFFSET
+    for slot in found.levels:
+        level = by_slot[slot]
+        mine = [classes[f] for f in level.fields]
+        which = next(i for i, row in enumerate(level.members.tolist()) if row == mine)
+        word = int(found.rows[(word & (TESTS - 1)) + (which if word & TESTS else 0)])
+    assert word < len(found.leaves)
+    return word
 
 
 def truth_for(partitions: dict[Field, Partition], classes: dict[Field, int]) -> Callable[[Condition], bool | None]:
@@ -334,7 +333,7 @@ def test_equal_rows_are_shared() -> None:
         level_of(0, [Field("proto")], partitions_of(Machine(TWO_PROTOCOLS))),
         level_of(1, [Field("dport")], partitions_of(Machine(TWO_PROTOCOLS)))])
     assert found.levels == [0, 1]
-    assert len(found.rows) == 3 + 2
+    assert len(found.rows) == 3 + 2 + 1  # and one word for the protocols that have no ports to look at
     assert len(found.leaves) == 2
     for proto, dport in product((6, 17, 1), (80, 81)):
         classes = {f: partitions[f].class_of_value(v) for f, v in ((Field("proto"), proto), (Field("dport"), dport))}
@@ -342,17 +341,23 @@ def test_equal_rows_are_shared() -> None:
         assert verdict is (Verdict.DROP if proto != 1 and dport == 80 else Verdict.FORWARD)
 
 
-def test_a_test_that_changes_nothing_costs_no_row() -> None:
+def test_a_test_that_changes_nothing_is_no_node() -> None:
     stage = simple_stage(Op(equals("ttl", 1), Act.END, end=End(Verdict.FORWARD, Hook.POSTROUTING)))
     found, _, _ = diagram_of(stage)
-    assert found.root >> LEVEL_SHIFT == LEAF and len(found.leaves) == 1
+    assert len(found.leaves) == 1 and not found.root & TESTS and len(found.rows) == 1
 
 
 def test_what_lies_behind_a_sure_verdict_is_never_looked_at() -> None:
     stage = simple_stage(drops(TRUE), drops(equals("ttl", 1)))
     found, _, _ = diagram_of(stage)
-    assert found.root >> LEVEL_SHIFT == LEAF
     assert [o.verdict for o, _ in found.leaves] == [Verdict.DROP]
+    assert not found.root & TESTS and len(found.rows) == 1
+
+
+def test_a_stage_without_tests_is_one_record() -> None:
+    found, levels, _ = diagram_of(simple_stage())
+    assert found.levels == [] and record_of(found, levels, {}) == 0
+    assert [o.verdict for o, _ in found.leaves] == [Verdict.FORWARD]
 
 
 def test_a_level_that_no_term_tests_is_left_out() -> None:
@@ -368,18 +373,22 @@ def test_a_level_that_no_term_tests_is_left_out() -> None:
 def test_budgets(limits: dict[str, int]) -> None:
     with pytest.raises(TooLargeError):
         diagram_of(TWO_PROTOCOLS, **limits)  # type: ignore[arg-type]
-    assert len(diagram_of(TWO_PROTOCOLS, max_words=5)[0].rows) == 5
+    size = len(diagram_of(TWO_PROTOCOLS)[0].rows)
+    assert len(diagram_of(TWO_PROTOCOLS, max_words=size)[0].rows) == size
     with pytest.raises(TooLargeError):
-        diagram_of(TWO_PROTOCOLS, max_words=4)
+        diagram_of(TWO_PROTOCOLS, max_words=size - 1)
 
 
-def test_too_many_levels() -> None:
-    """Level numbers have five bits, and one of them means a leaf."""
-    ops = [drops(equals(f"extra:x{i}", 1)) for i in range(LEAF)]
-    with pytest.raises(TooLargeError):
-        diagram_of(simple_stage(*ops))
-    found, _, _ = diagram_of(simple_stage(*ops[1:]))
-    assert len(found.levels) == LEAF - 1
+def test_many_levels() -> None:
+    """More fields than a machine word has bits, each of which decides."""
+    ops = [drops(equals(f"extra:x{i}", 1)) for i in range(70)]
+    found, levels, partitions = diagram_of(simple_stage(*ops))
+    assert len(found.levels) == 70
+    none = {f: p.class_of_value(0) for f, p in partitions.items()}
+    assert found.leaves[record_of(found, levels, none)][0].verdict is Verdict.FORWARD
+    for f, p in partitions.items():
+        one = {**none, f: p.class_of_value(1)}
+        assert found.leaves[record_of(found, levels, one)][0].verdict is Verdict.DROP
 
 
 def test_progress_is_reported_by_level() -> None:
