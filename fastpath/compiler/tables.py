@@ -30,6 +30,7 @@ from fastpath.kernels import codes
 from fastpath.kernels.layout import (
     AFFECTED,
     B_EXTRA,
+    COUNTED,
     F_COLUMNS,
     F_PARTS,
     F_SKIP,
@@ -44,6 +45,7 @@ from fastpath.kernels.layout import (
     Q_OIF,
     Q_RULE,
     Q_WALKED,
+    QUIET,
     S_COLUMNS,
     S_NEXT,
     S_RECORD,
@@ -294,6 +296,24 @@ def _depth(stage: Stage) -> int:
     return depth(stage.root)
 
 
+def _quiet(stage: Stage) -> dict[str, bool]:
+    """Blocks that can only count and return: whether a jump there happens makes no difference to a packet."""
+    found: dict[str, bool] = {}
+
+    def quiet(key: str) -> bool:
+        if key not in found:
+            block = stage.blocks[key]
+            found[key] = block.policy is None and all(
+                not op.effects and (op.act in (Act.NEXT, Act.RETURN) or (op.act is Act.JUMP and quiet(op.chain)))
+                for op in block.ops
+            )
+        return found[key]
+
+    for key in stage.blocks:
+        quiet(key)
+    return found
+
+
 def _add_linear(
     packer: _Packer,
     stage: Stage,
@@ -306,6 +326,7 @@ def _add_linear(
         raise CompileError(f"chains nest deeper than {MAX_DEPTH} jumps, which no kernel allows either")
     first = len(packer.blocks)
     number = {key: first + i for i, key in enumerate(stage.blocks)}
+    quiet = _quiet(stage)
     for block in stage.blocks.values():
         start = len(packer.ops)
         for op in block.ops:
@@ -321,8 +342,10 @@ def _add_linear(
                         packer.sets_size += len(members)
                     packer.tests.append([slots[f], packer.set_at[key]])
             end = op.end
+            silent = not op.effects and (op.act is Act.NEXT or (op.act is Act.JUMP and quiet[op.chain]))
+            flags = COUNTED * op.counted | QUIET * silent
             packer.ops.append([
-                term_at, len(op.condition), ACT_NUMBER[op.act], number.get(op.chain, -1), op.ref, int(op.counted),
+                term_at, len(op.condition), ACT_NUMBER[op.act], number.get(op.chain, -1), op.ref, flags,
                 packer.add_effects(op.effects) if op.effects else 0, len(op.effects),
                 stage_index[end.stage] if end is not None and end.stage is not None else codes.FINAL,
                 int(end.verdict) if end is not None else 0, int(end.hook) if end is not None else 0,

@@ -50,8 +50,9 @@ DIAGRAM, LINEAR = 0, 1
 
 # Columns of the tables of linear stages.
 L_FIRST, L_END, L_POLICY, L_POLICY_REF, L_HOOK, L_DECIDES = range(6)
+COUNTED, QUIET = 1, 2  # O_FLAGS: a rule that is examined; whether it matches makes no difference to the packet
 L_COLUMNS, O_COLUMNS = 6, 12
-O_TERM, O_TERMS, O_ACT, O_BLOCK, O_REF, O_COUNTED, O_EFFECT, O_EFFECTS, O_NEXT, O_VERDICT, O_HOOK, O_OIF = range(12)
+O_TERM, O_TERMS, O_ACT, O_BLOCK, O_REF, O_FLAGS, O_EFFECT, O_EFFECTS, O_NEXT, O_VERDICT, O_HOOK, O_OIF = range(12)
 (
     ACT_NEXT, ACT_ACCEPT, ACT_DROP, ACT_REJECT, ACT_RETURN, ACT_JUMP, ACT_GOTO, ACT_CALL, ACT_END, ACT_UNDECIDED,
 ) = range(10)

@@ -22,6 +22,7 @@ from fastpath.kernels.layout import (
     ACT_NEXT,
     ACT_REJECT,
     ACT_RETURN,
+    COUNTED,
     H_FORWARD,
     L_DECIDES,
     L_END,
@@ -31,9 +32,9 @@ from fastpath.kernels.layout import (
     L_POLICY_REF,
     O_ACT,
     O_BLOCK,
-    O_COUNTED,
     O_EFFECT,
     O_EFFECTS,
+    O_FLAGS,
     O_HOOK,
     O_NEXT,
     O_OIF,
@@ -41,6 +42,7 @@ from fastpath.kernels.layout import (
     O_TERM,
     O_TERMS,
     O_VERDICT,
+    QUIET,
     S_BLOCK,
     V_DROP,
     V_REJECT,
@@ -97,13 +99,13 @@ def walk(
             op = at
             at += 1
             leave = False
-            o.walked[g] += np.uint32(t.ops[op, O_COUNTED])
+            o.walked[g] += np.uint32(t.ops[op, O_FLAGS] & COUNTED)
             truth = _truth(t, classes, op, k)
             act = t.ops[op, O_ACT]
             ref = t.ops[op, O_REF]
             if truth == 2:
                 truth = 0
-                if act != ACT_NEXT or t.ops[op, O_EFFECTS] > 0:
+                if t.ops[op, O_FLAGS] & QUIET == 0:
                     if choices < 62 and (force >> choices) & 1:
                         truth = 1
                         if o.forced_rule[g] < 0:
@@ -112,7 +114,7 @@ def walk(
                     choices += 1
             if truth == 0:
                 continue
-            if t.ops[op, O_COUNTED]:
+            if t.ops[op, O_FLAGS] & COUNTED:
                 o.rule_packets[ref] += 1
                 o.rule_bytes[ref] += size
             if t.ops[op, O_EFFECTS] > 0:

@@ -138,7 +138,8 @@ def test_other_versions_and_labels_are_refused(tmp_path: Path) -> None:
         load_engine(rewritten(tmp_path / "other", {"label": "recipes"}))
 
 
-@pytest.mark.parametrize(("change", "without"), [({"rules": ABSENT}, ()), ({}, ("routed.rows",)), ({}, ("routed.meta",))])
+@pytest.mark.parametrize(
+    ("change", "without"), [({"rules": ABSENT}, ()), ({}, ("routed.rows",)), ({}, ("routed.meta",))])
 def test_files_with_something_missing_are_refused(
     tmp_path: Path, change: dict[str, Any], without: tuple[str, ...]
 ) -> None:
