@@ -339,9 +339,10 @@ class Builder:
             gateway = lookup.gateway if lookup is not None else None
             if made_here and self.delivered_here(interval[0]):
                 leaving, gateway = "lo", None
-            if alone:
+            elif alone:
+                stays = lookup is not None and lookup.type in ("local", "broadcast") and not made_here
                 gateway = None
-                if leaving is None or lookup is None or lookup.type in ("local", "broadcast"):
+                if leaving is None or stays or self.undecided_route(interval[0], made_here):
                     leaving = ""
             if leaving is not None:
                 address = fib.masquerade_address(leaving, interval[0] if gateway is None else gateway)
@@ -363,7 +364,7 @@ class Builder:
             here = equals("iif", self.interfaces.id(LOCAL))
             kinds = [(here, True), (none_of(here), False)]
         for who, made_here in kinds:
-            by_address = self._masquerade_addresses(made_here, context.alone and not made_here)
+            by_address = self._masquerade_addresses(made_here, context.alone)
             for address, condition in by_address.items():
                 effects = _to_address(codes.SRC_NAT, address, ports)
                 if address is not None or not self.host.complete:

@@ -262,7 +262,7 @@ def truth_for(partitions: dict[Field, Partition], classes: dict[Field, int]) -> 
     return truth
 
 
-@settings(max_examples=150)
+@settings(max_examples=300)
 @given(stages(), st.randoms(use_true_random=False))
 def test_every_combination_of_classes(stage: Stage, rnd: Random) -> None:
     partitions = partitions_of(Machine(stage))
@@ -358,6 +358,21 @@ def test_a_stage_without_tests_is_one_record() -> None:
     found, levels, _ = diagram_of(simple_stage())
     assert found.levels == [] and record_of(found, levels, {}) == 0
     assert [o.verdict for o, _ in found.leaves] == [Verdict.FORWARD]
+
+
+def test_what_lies_behind_an_accepting_user_chain_is_looked_at() -> None:
+    """ACCEPT ends the builtin chain that led to the user chain, and not the packet's way."""
+    for jump in (Act.JUMP, Act.GOTO):
+        user = Block((Op(TRUE, Act.ACCEPT, ref=1, counted=True), Op(TRUE, Act.DROP, ref=2, counted=True)), Hook.FORWARD)
+        builtin = Block((Op(TRUE, jump, "user", 3, True), Op(TRUE, Act.DROP, ref=4, counted=True)), Hook.FORWARD,
+                        Act.DROP, 5, True)
+        root = (Op(TRUE, Act.CALL, "chain"), *simple_stage(drops(equals("ttl", 1))).blocks["root"].ops)
+        stage = Stage("nested", "root", {"root": Block(root, Hook.PREROUTING), "chain": builtin, "user": user})
+        found, levels, partitions = diagram_of(stage)
+        ttl = partitions[Field("ttl")]
+        for value, verdict in ((1, Verdict.DROP), (2, Verdict.FORWARD)):
+            outcome, _ = found.leaves[record_of(found, levels, {Field("ttl"): ttl.class_of_value(value)})]
+            assert (outcome.verdict, outcome.path, outcome.walked) == (verdict, (3, 1), 2)
 
 
 def test_a_level_that_no_term_tests_is_left_out() -> None:

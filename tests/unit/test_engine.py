@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from fastpath.compiler import tables
-from fastpath.engine import Config, load_engine
+from fastpath.engine import Config, core, load_engine
 from fastpath.engine import compile as compile_host
 from fastpath.engine.runner import CHUNK
 from fastpath.errors import CompileError, PacketError
@@ -420,11 +421,19 @@ def test_progress_counts_both_kinds_of_packets() -> None:
     assert seen == [3, 5]
 
 
-def test_two_threads_may_evaluate_at_once() -> None:
-    """Also where both need tables that nobody has made yet."""
+def test_two_threads_may_evaluate_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where all need tables that nobody has made yet: they are made once."""
     engine = compile_host(PLAIN)
+    made: list[bool] = []
+
+    def slowly(*args: Any, given_oif: bool, **options: Any) -> tables.Compiled:
+        made.append(given_oif)
+        time.sleep(0.1)
+        return tables.compile_tables(*args, given_oif=given_oif, **options)
+
     given = edge_packets(PLAIN, 3000, 9, egress=True)
     expected = compile_host(PLAIN).evaluate(given), compile_host(PLAIN).evaluate(PACKETS)
+    monkeypatch.setattr(core, "compile_tables", slowly)
     found: list[tuple[Result, Result]] = []
     start = threading.Barrier(4)
 
@@ -437,7 +446,7 @@ def test_two_threads_may_evaluate_at_once() -> None:
         worker.start()
     for worker in workers:
         worker.join()
-    assert len(found) == 4
+    assert len(found) == 4 and made == [True]
     for pair in found:
         check_equal(pair[0], expected[0])
         check_equal(pair[1], expected[1])

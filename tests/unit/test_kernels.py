@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from tests.unit.reference_host import make_host
 
 pytestmark = pytest.mark.kernels
 
+DATA = Path(__file__).parents[2] / "data" / "hosts"
 COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
 LINEAR = Config(linear=True)
 LIMIT = "-m limit --limit 5/min"
@@ -39,7 +41,7 @@ LIMIT = "-m limit --limit 5/min"
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
     """The size of a block: compiled kernels have theirs built in, plain Python takes a smaller one."""
     if not COMPILED:
-        monkeypatch.setattr(kernel_module, "BLOCK", 16)
+        monkeypatch.setattr(kernel_module, "BLOCK", 32)
     return int(kernel_module.BLOCK)
 
 
@@ -61,27 +63,53 @@ def check_equal(found: Result, expected: Result) -> None:
 
 EVERYTHING = make_host(
     ipset="create s hash:ip,port\nadd s 172.17.0.2,tcp:80\nadd s 172.17.0.3,udp:53\n",
-    raw="-A PREROUTING -p udp --dport 53 -j NOTRACK\n-A OUTPUT -p udp --sport 9 -j CT --notrack",
-    mangle="-A PREROUTING -m connmark --mark 0x10/0x10 -j CONNMARK --restore-mark\n"
-           "-A PREROUTING -m mark --mark 0x1/0x10001 -j MARK --set-xmark 0x80000000/0x80000000\n"
-           "-A PREROUTING -m mark --mark 0x80000000/0x80000000 -j TOS --set-tos 0x10/0x3f\n"
-           "-A FORWARD -m ttl --ttl-lt 9 -j TTL --ttl-inc 200\n-A FORWARD -m tos --tos 0x10/0x3f -j DSCP --set-dscp 10\n"
-           "-A OUTPUT -p tcp -j MARK --set-mark 7\n-A POSTROUTING -m mark --mark 7 -j CONNMARK --save-mark\n"
-           "-A POSTROUTING -m owner --uid-owner 1000-2000 -j LOG",
-    nat="-N U\n-A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80\n-A PREROUTING -j U\n"
-        "-A PREROUTING -p udp -j DNAT --to-destination 172.18.0.3-172.18.0.9:100-200\n"
-        "-A U -p tcp --dport 22 -j REDIRECT --to-ports 2222\n-A OUTPUT -d 9.9.9.9 -j DNAT --to-destination 127.0.0.1\n"
-        "-A POSTROUTING -o eth0 -j MASQUERADE\n-A POSTROUTING -o br1 -p tcp -j SNAT --to-source 172.18.0.1:5-9\n"
-        "-A POSTROUTING -s 172.17.0.0/24 -j NETMAP --to 192.0.2.0/24",
-    filter="-P FORWARD DROP\n-N A\n-N B\n-A INPUT -m addrtype --src-type UNICAST -p icmp -m icmp --icmp-type 8/0 -j DROP\n"
-           "-A INPUT -m mac --mac-source 02:00:00:00:00:01 -j REJECT\n-A FORWARD -m set --match-set s dst,dst -j A\n"
-           "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A FORWARD -m conntrack --ctstate DNAT -g B\n"
-           "-A FORWARD -m conntrack --ctorigdstport 8000:9000 -m length --length 60:100 -j ACCEPT\n"
-           "-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m multiport --dports 80,100:200 -j ACCEPT\n"
-           "-A FORWARD -d 172.0.0.2/255.0.0.255 -m pkttype --pkt-type unicast -j A\n-A FORWARD -i docker0 ! -o br+ -j A\n"
-           "-A A -m iprange --src-range 10.0.0.0-198.51.100.7 -j RETURN\n-A A -j ACCEPT\n-A B -f -j DROP\n"
-           "-A B -m conntrack --ctdir ORIGINAL --ctstatus NONE -j ACCEPT\n-A B -m dscp --dscp 10 -j ACCEPT\n"
-           "-A OUTPUT -o lo -d 127.0.0.1 -j ACCEPT\n-A OUTPUT -m ecn --ecn-ip-ect 1 -j REJECT")
+    raw="""
+        -A PREROUTING -p udp --dport 53 -j NOTRACK
+        -A OUTPUT -p udp --sport 9 -j CT --notrack
+    """,
+    mangle="""
+        -A PREROUTING -m connmark --mark 0x10/0x10 -j CONNMARK --restore-mark
+        -A PREROUTING -m mark --mark 0x1/0x10001 -j MARK --set-xmark 0x80000000/0x80000000
+        -A PREROUTING -m mark --mark 0x80000000/0x80000000 -j TOS --set-tos 0x10/0x3f
+        -A FORWARD -m ttl --ttl-lt 9 -j TTL --ttl-inc 200
+        -A FORWARD -m tos --tos 0x10/0x3f -j DSCP --set-dscp 10
+        -A OUTPUT -p tcp -j MARK --set-mark 7
+        -A POSTROUTING -m mark --mark 7 -j CONNMARK --save-mark
+        -A POSTROUTING -m owner --uid-owner 1000-2000 -j LOG
+    """,
+    nat="""
+        -N U
+        -A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+        -A PREROUTING -j U
+        -A PREROUTING -p udp -j DNAT --to-destination 172.18.0.3-172.18.0.9:100-200
+        -A U -p tcp --dport 22 -j REDIRECT --to-ports 2222
+        -A OUTPUT -d 9.9.9.9 -j DNAT --to-destination 127.0.0.1
+        -A POSTROUTING -o eth0 -j MASQUERADE
+        -A POSTROUTING -o br1 -p tcp -j SNAT --to-source 172.18.0.1:5-9
+        -A POSTROUTING -s 172.17.0.0/24 -j NETMAP --to 192.0.2.0/24
+    """,
+    filter="""
+        -P FORWARD DROP
+        -N A
+        -N B
+        -A INPUT -m addrtype --src-type UNICAST -p icmp -m icmp --icmp-type 8/0 -j DROP
+        -A INPUT -m mac --mac-source 02:00:00:00:00:01 -j REJECT
+        -A FORWARD -m set --match-set s dst,dst -j A
+        -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+        -A FORWARD -m conntrack --ctstate DNAT -g B
+        -A FORWARD -m conntrack --ctorigdstport 8000:9000 -m length --length 60:100 -j ACCEPT
+        -A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -m multiport --dports 80,100:200 -j ACCEPT
+        -A FORWARD -d 172.0.0.2/255.0.0.255 -m pkttype --pkt-type unicast -j A
+        -A FORWARD -i docker0 ! -o br+ -j A
+        -A A -m iprange --src-range 10.0.0.0-198.51.100.7 -j RETURN
+        -A A -j ACCEPT
+        -A B -f -j DROP
+        -A B -m conntrack --ctdir ORIGINAL --ctstatus NONE -j ACCEPT
+        -A B -m dscp --dscp 10 -j ACCEPT
+        -A OUTPUT -o lo -d 127.0.0.1 -j ACCEPT
+        -A OUTPUT -m ecn --ecn-ip-ect 1 -j REJECT
+    """,
+)
 """Every kind of field, every effect, marks that are tested behind where they are set, packets of all three ways."""
 
 
@@ -141,19 +169,19 @@ def test_every_base_has_its_number() -> None:
 
 @pytest.mark.parametrize("config", [Config(), LINEAR, Config(max_product=1)], ids=["diagram", "linear", "no-product"])
 def test_every_field_and_effect(config: Config) -> None:
-    packets = edge_packets(EVERYTHING, 600 if COMPILED else 150, 4)
+    packets = edge_packets(EVERYTHING, 600 if COMPILED else 400, 4)
     check_equal(compile_host(EVERYTHING, config=config).evaluate(packets), evaluate(EVERYTHING, packets))
 
 
 def test_every_field_with_given_egress() -> None:
-    packets = edge_packets(EVERYTHING, 600 if COMPILED else 100, 5, egress=True)
+    packets = edge_packets(EVERYTHING, 600 if COMPILED else 300, 5, egress=True)
     check_equal(compile_host(EVERYTHING).evaluate(packets), evaluate(EVERYTHING, packets))
 
 
-@pytest.mark.parametrize("seed", range(500, 512 if COMPILED else 506))
+@pytest.mark.parametrize("seed", range(500, 512))
 def test_linear_walks_and_diagrams_agree(seed: int) -> None:
     host = random_host(seed)
-    packets = edge_packets(host, 200 if COMPILED else 30, seed)
+    packets = edge_packets(host, 200 if COMPILED else 100, seed)
     found = compile_host(host).evaluate(packets)
     check_equal(compile_host(host, config=LINEAR).evaluate(packets), found)
     check_equal(found, evaluate(host, packets))
@@ -162,10 +190,10 @@ def test_linear_walks_and_diagrams_agree(seed: int) -> None:
 @pytest.mark.parametrize("config", [Config(), LINEAR], ids=["diagram", "linear"])
 def test_undecided_rules(config: Config) -> None:
     host = make_host(
-        mangle=f"-A PREROUTING {LIMIT} -j TOS --set-tos 0x10/0xff\n-A PREROUTING -m tos --tos 0x10/0xff {LIMIT} -j DROP",
+        mangle=f"-A PREROUTING {LIMIT} -j TOS --set-tos 0x10/0xff\n"
+               f"-A PREROUTING -m tos --tos 0x10/0xff {LIMIT} -j DROP",
         filter=f"-A FORWARD -p tcp {LIMIT} -j DROP\n-A FORWARD -p udp -m recent --rcheck --name x -j NFQUEUE\n"
-               f"-A INPUT {LIMIT} -j LOG\n-A FORWARD {LIMIT} -m owner ! --uid-owner 0 -j LOG".replace(
-                   " -m owner ! --uid-owner 0", ""))
+               f"-A INPUT {LIMIT} -j LOG\n-A FORWARD {LIMIT} -j LOG")
     packets = edge_packets(host, 60, 6)
     found = compile_host(host, config=config).evaluate(packets)
     check_equal(found, evaluate(host, packets))
@@ -193,7 +221,7 @@ def test_constant_columns_are_as_good_as_arrays(small_blocks: int, constants: li
     n = small_blocks + 40
     engine = compile_host(EVERYTHING, config=config)
     some = edge_packets(EVERYTHING, 64, 7)
-    for row in range(0, 64, 8 if COMPILED else 32):
+    for row in range(0, 64, 8):
         drawn = some.take(np.arange(n) % 64)
         scalar = arrays_of(drawn, lambda name, a, r=row: int(a[r]) if name in constants else a)
         written = arrays_of(drawn, lambda name, a, r=row: np.full(n, a[r]) if name in constants else a)
@@ -237,7 +265,7 @@ def test_constants_and_chunks(small_chunks: int) -> None:
 
 @pytest.mark.skipif(not COMPILED, reason="takes minutes without the JIT")
 def test_a_whole_chunk_and_one_more() -> None:
-    host = Host.load("data/hosts/docker28-seed")
+    host = Host.load(DATA / "docker28-seed")
     n = runner.CHUNK + 1
     few = edge_packets(host, 1000, 11)
     engine = compile_host(host)

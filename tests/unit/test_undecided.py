@@ -104,12 +104,6 @@ def test_many_different_marks_that_are_overwritten_make_no_difference() -> None:
     assert fate(host).mark == 77
 
 
-def test_many_marks_in_a_linear_stage_make_no_difference() -> None:
-    marks = f"-A PREROUTING {LIMIT} -j MARK --set-mark 1\n" * 20
-    host = make_host(mangle=f"{marks}-A PREROUTING -m mark --mark 9 -j DROP\n-A PREROUTING -j MARK --set-mark 7")
-    assert fate(host).verdict is Verdict.FORWARD
-
-
 # ---------------------------------------------------------------------------------------------- which rule is named
 
 
@@ -195,13 +189,19 @@ def test_an_undecided_rewrite_that_changes_the_way(config: Config | None) -> Non
     assert fate(same, config).verdict is Verdict.FORWARD
 
 
-def test_what_was_given_up_still_names_an_undecided_rule() -> None:
-    """More undecided rules than anyone tries: the answer may be UNDECIDED, but it names one of them."""
-    marks = f"-A PREROUTING {LIMIT} -j MARK --set-mark 1\n" * 70
-    host = make_host(mangle=f"{marks}-A PREROUTING -m mark --mark 9 -j DROP\n-A PREROUTING -j MARK --set-mark 7")
-    found = compile_host(host).evaluate(PacketBatch.from_packets([packet()]))[0]
-    if found.verdict is Verdict.UNDECIDED:
-        assert rule_name(host, found.rule).startswith("mangle PREROUTING") and found.hook is Hook.PREROUTING
+@pytest.mark.parametrize("count", [8, 20, 70])
+def test_what_was_given_up_names_the_first_undecided_rule(count: int) -> None:
+    """A linear stage with more undecided rules than anyone tries: the answer may be UNDECIDED, but it says why."""
+    marks = f"-A PREROUTING {LIMIT} -j MARK --set-mark 1\n" * count
+    host = make_host(
+        mangle=f"-A PREROUTING -p udp\n{marks}-A PREROUTING -m mark --mark 9 -j DROP\n"
+               "-A PREROUTING -j MARK --set-mark 7")
+    engine = compile_host(host)
+    assert engine.structures["arriving"] == "linear"
+    found = engine.evaluate(PacketBatch.from_packets([packet()]))[0]
+    if count > 8 and found.verdict is Verdict.UNDECIDED:
+        assert (rule_name(host, found.rule), found.hook) == ("mangle PREROUTING 2", Hook.PREROUTING)
+        assert (found.mark, found.oif) == (0, None)
     else:
         assert (found.verdict, found.mark) == (Verdict.FORWARD, 7)
 
