@@ -323,7 +323,7 @@ def _add_linear(
 ) -> int:
     """Packs a stage for the linear walk -> number of its root block."""
     if _depth(stage) > MAX_DEPTH:
-        raise CompileError(f"chains nest deeper than {MAX_DEPTH} jumps, which no kernel allows either")
+        raise CompileError(f"chains nest deeper than {MAX_DEPTH} jumps: a linear walk keeps no more open")
     first = len(packer.blocks)
     number = {key: first + i for i, key in enumerate(stage.blocks)}
     quiet = _quiet(stage)

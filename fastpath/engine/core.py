@@ -88,10 +88,13 @@ class Engine:
                 if self.host is None:
                     raise CompileError("the saved engine holds no tables for packets with an oif column: compile the "
                                        "host and evaluate such packets once before saving")
-                found = compile_tables(
-                    self.host, table=self.table, chain=self.chain, assume=self.assume, given_oif=given_oif,
-                    config=self.config,
-                )
+                try:
+                    found = compile_tables(
+                        self.host, table=self.table, chain=self.chain, assume=self.assume, given_oif=given_oif,
+                        config=self.config,
+                    )
+                except RecursionError:
+                    raise CompileError("chains nest too deeply to be compiled: some hundred jumps at most") from None
                 if given_oif:
                     self.given = found
                 else:

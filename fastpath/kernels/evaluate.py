@@ -77,7 +77,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     """Evaluates n packets.
 
     Args:
-        n: number of packets in the chunk, at most 2**23 (so that a record's packets and bytes fit one integer).
+        n: number of packets in the chunk, fewer than 2**23 (so that a record's packets and bytes fit one integer).
         c, t, o: packet columns, tables, output.
         ids: interface id of every interface code of the packets, shifted by one (entry 0 is "none").
         names: interface code to write for every interface id.

@@ -315,6 +315,22 @@ def test_half_a_chain_is_not_taken_for_the_whole_path(which: dict[str, str]) -> 
         compile_host(PLAIN, **which)  # type: ignore[arg-type]
 
 
+def nested(depth: int) -> Host:
+    """A chain that jumps to a chain that jumps to a chain ..."""
+    names = [f"C{i}" for i in range(depth)]
+    jumps = [f"-A {a} -p tcp -j {b}" for a, b in zip(["FORWARD", *names], [*names, "DROP"], strict=True)]
+    return make_host(filter="\n".join([*(f"-N {name}" for name in names), *jumps]))
+
+
+def test_chains_nested_deeply() -> None:
+    host = nested(240)
+    packets = batch({}, {"proto": "udp"})
+    for config in (Config(), Config(linear=True)):
+        check_equal(compile_host(host, config=config).evaluate(packets), evaluate(host, packets))
+    with pytest.raises(CompileError, match="nest deeper"):
+        compile_host(nested(300), config=Config(linear=True))
+
+
 # ------------------------------------------------------------------------------------------------- single chains
 
 
