@@ -23,7 +23,7 @@ from fastpath.compiler import tables as compiler_tables
 from fastpath.compiler.config import Config
 from fastpath.compiler.tables import KEPT, Compiled, compile_tables
 from fastpath.engine.runner import Array, Run, Runner, along_paths
-from fastpath.engine.undecided import Chooser, may_be_undecided
+from fastpath.engine.undecided import Chooser, may_be_undecided, may_end_undecided
 from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
@@ -168,7 +168,9 @@ class Engine:
         run = Runner(compiled, packets, interfaces, len(self.rules)).run(threads, report, trying=undecided)
         if undecided and len(packets):
             Chooser(compiled, packets, interfaces, run, len(self.rules), threads).run()
-        lost = np.flatnonzero(run.columns["verdict"] == Verdict.UNDECIDED)
+        lost = np.zeros(0, np.int64)
+        if may_end_undecided(compiled):
+            lost = np.flatnonzero(run.columns["verdict"] == Verdict.UNDECIDED)
         if len(lost):
             for name in ("src", "dst", "sport", "dport", "mark"):
                 if name not in KEPT or name in compiled.written:

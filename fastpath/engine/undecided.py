@@ -13,6 +13,8 @@ import numpy as np
 
 from fastpath.compiler.tables import Compiled
 from fastpath.engine.runner import Array, Run, Runner
+from fastpath.kernels.codes import R_VERDICT
+from fastpath.kernels.layout import ACT_UNDECIDED, O_ACT, O_VERDICT
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import Verdict
 
@@ -28,6 +30,16 @@ FATE = ("verdict", "hook", "oif", "src", "dst", "sport", "dport", "mark")
 def may_be_undecided(compiled: Compiled) -> bool:
     """True where some packet may meet an undecided rule."""
     return bool(compiled.arrays["alternatives"].any()) or bool(compiled.arrays["terms"][:, 2].any())
+
+
+def may_end_undecided(compiled: Compiled) -> bool:
+    """True where some packet's verdict may be UNDECIDED: by a choice, or by reaching a target nobody can tell."""
+    if may_be_undecided(compiled):
+        return True
+    if bool((compiled.arrays["records"][:, R_VERDICT] == Verdict.UNDECIDED).any()):
+        return True
+    ops = compiled.arrays["ops"]
+    return bool(((ops[:, O_ACT] == ACT_UNDECIDED) | (ops[:, O_VERDICT] == Verdict.UNDECIDED)).any())
 
 
 @dataclass(frozen=True)
