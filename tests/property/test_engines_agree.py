@@ -29,7 +29,9 @@ DRAWN = 2000
 CHUNK = 50
 PACKETS = 100
 
-KEPT: tuple[int, ...] = ()
+KEPT: tuple[int, ...] = (
+    11, 48, 54, 57, 74, 178, 198, 331, 397, 688, 1330, 1362, 1484, 1619, 2084, 2160, 2243, 2519, 2797,
+)
 """Seeds of drawn hosts on which the engines once disagreed."""
 
 
