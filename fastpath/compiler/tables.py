@@ -31,14 +31,21 @@ from fastpath.kernels.layout import (
     AFFECTED,
     B_EXTRA,
     COUNTED,
+    F_BASE,
     F_COLUMNS,
+    F_COUNT,
+    F_EXTRA,
+    F_KIND,
+    F_MASK,
     F_PARTS,
     F_SKIP,
+    F_TABLE,
     K_DIRECT,
     K_PRODUCT,
     K_SEARCH,
     K_TRIE,
     L_COLUMNS,
+    LINEAR,
     O_COLUMNS,
     Q_COLUMNS,
     Q_END,
@@ -46,9 +53,15 @@ from fastpath.kernels.layout import (
     Q_RULE,
     Q_WALKED,
     QUIET,
+    S_BLOCK,
     S_COLUMNS,
+    S_KIND,
+    S_LEVEL,
+    S_LEVELS,
     S_NEXT,
     S_RECORD,
+    S_ROOT,
+    S_ROWS,
     SEVERAL,
     Tables,
 )
@@ -167,29 +180,30 @@ class _Packer:
     def add_field(self, found: Partition, interfaces: int, extras: Sequence[str]) -> None:
         f = found.field
         row = [0] * F_COLUMNS
-        row[1] = f.mask
+        row[F_MASK] = f.mask
         if f.base.startswith("extra:"):
-            row[0], row[2] = B_EXTRA, K_DIRECT
-            row[3] = self.add_map(classes.direct_table(found, 2))
-            row[5] = extras.index(f.base[6:])
+            row[F_BASE], row[F_KIND] = B_EXTRA, K_DIRECT
+            row[F_TABLE] = self.add_map(classes.direct_table(found, 2))
+            row[F_EXTRA] = extras.index(f.base[6:])
         else:
-            row[0] = BASE_NUMBER[f.base]
+            row[F_BASE] = BASE_NUMBER[f.base]
             if f.bits == 8 or f.base in INTERFACES:
                 size = interfaces if f.base in INTERFACES else 256
-                row[2], row[3] = K_DIRECT, self.add_map(classes.direct_table(found, size))
+                row[F_KIND], row[F_TABLE] = K_DIRECT, self.add_map(classes.direct_table(found, size))
             elif f.bits <= 32:
-                row[2], row[3], row[4] = K_TRIE, self.add_trie(classes.trie_table(found, f.bits)), f.bits
+                row[F_KIND], row[F_COUNT] = K_TRIE, f.bits
+                row[F_TABLE] = self.add_trie(classes.trie_table(found, f.bits))
             else:
-                row[2], row[3], row[4] = K_SEARCH, len(self.bounds), len(found.starts)
+                row[F_KIND], row[F_TABLE], row[F_COUNT] = K_SEARCH, len(self.bounds), len(found.starts)
                 self.bounds.extend(found.starts)
-                row[5] = self.add_trie(found.class_of.astype(np.uint32))
+                row[F_EXTRA] = self.add_trie(found.class_of.astype(np.uint32))
         self.fields.append(row)
 
     def add_product(
         self, parts: Sequence[Partition], strides: Sequence[int], interfaces: int, table: npt.NDArray[np.uint16]
     ) -> None:
         row = [0] * F_COLUMNS
-        row[2], row[3], row[4] = K_PRODUCT, self.add_map(table), len(parts)
+        row[F_KIND], row[F_TABLE], row[F_COUNT] = K_PRODUCT, self.add_map(table), len(parts)
         for i, (found, stride) in enumerate(zip(parts, strides, strict=True)):
             size = interfaces if found.field.base in INTERFACES else 256
             row[F_PARTS + 2 * i] = BASE_NUMBER[found.field.base]
@@ -452,9 +466,9 @@ def compile_tables(
             built = _diagram(machine, merged, partitions, slots, config, progress)
         if built is not None:
             structures.append("diagram")
-            row[1], row[2] = len(packer.levels), len(built.levels)
+            row[S_LEVEL], row[S_LEVELS] = len(packer.levels), len(built.levels)
             packer.levels.extend(built.levels)
-            row[3], row[4] = packer.rows_size, built.root
+            row[S_ROWS], row[S_ROOT] = packer.rows_size, built.root
             packer.rows.append(built.rows)
             packer.rows_size += len(built.rows)
             row[S_RECORD] = _add_records(packer, built.leaves, index, stage_index, partitions)
@@ -462,8 +476,8 @@ def compile_tables(
             row[S_NEXT] = SEVERAL if len(following) > 1 else following.pop() if following else codes.FINAL
         else:
             structures.append("linear")
-            row[0] = 1
-            row[6] = _add_linear(packer, machine.stage, stage_index, partitions, slots)
+            row[S_KIND] = LINEAR
+            row[S_BLOCK] = _add_linear(packer, machine.stage, stage_index, partitions, slots)
         packer.stages.append(row)
     by_itself = {
         f for machine, structure in zip(machines, structures, strict=True) if structure == "linear"

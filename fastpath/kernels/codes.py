@@ -55,18 +55,3 @@ R_DPORT = 13  # its port, or -1
 R_DPORT_CLASS = 14
 R_ALONE = 15  # how many of the alternatives, the first ones, take one undecided rule only
 R_COLUMNS = 16
-
-# Sources of a class, with the operands that follow in the same row.
-C_DIRECT8 = 0
-C_DIRECT16 = 1
-C_TRIE32 = 2
-C_SEARCH64 = 3
-C_INTERFACE = 4
-C_CTSTATE = 5
-C_ICMP = 6
-C_PRODUCT = 7
-C_EXTRA = 8
-C_CTDIR = 9
-C_CTSTATUS = 10
-C_ORIGDST = 11
-C_ORIGDSTPORT = 12
