@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import shlex
@@ -13,12 +14,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "bench/README.md"]
+GUIDES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md"))
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "bench/README.md", *GUIDES]
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in `language`."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    """The code blocks in `language`, the README's unless another document's text is given."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -37,17 +39,44 @@ def test_python_example_runs():
     assert "verdict  DROP at" in done.stdout
 
 
-@pytest.mark.parametrize("command", [line[2:] for block in blocks("console") for line in block.splitlines()
-                                     if line.startswith("$ ")])
-def test_shell_example_runs_and_prints_what_the_readme_shows(command):
+def commands() -> list[tuple[str, str, list[str]]]:
+    """Every shell example: document, command, and the lines that it shows."""
+    found = []
+    for document in ["README.md", *GUIDES]:
+        for block in blocks("console", (ROOT / document).read_text()):
+            for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, _, shown = example.replace("\\\n", " ").partition("\n")
+                found.append((document, command, [line.rstrip() for line in shown.strip("\n").splitlines()]))
+    return found
+
+
+@pytest.mark.parametrize(("document", "command", "shown"), commands())
+def test_shell_example_runs_and_prints_what_is_shown(document, command, shown):
     words = shlex.split(command)
     assert words[0] == "fastpath"
     done = run("-m", "fastpath", *words[1:])
-    assert done.returncode == 0, done.stderr
-    (block,) = [b for b in blocks("console") if command in b]
-    shown = [line.rstrip() for line in block.split(command, 1)[1].strip("\n").splitlines()]
+    assert done.stdout.strip(), done.stderr
+    assert "Traceback" not in done.stderr
     printed = [line.rstrip() for line in done.stdout.splitlines()]
-    assert [line for line in shown if line != "..."] == [line for line in printed if line in shown and line != "..."]
+    if "..." not in shown:
+        assert shown == printed
+    wanted = [line for line in shown if line != "..."]
+    at = 0
+    for line in wanted:
+        assert line in printed[at:], f"{line!r} is not printed, or not in this order"
+        at = printed.index(line, at) + 1
+
+
+@pytest.mark.parametrize("document", GUIDES)
+def test_python_examples_of_a_guide_print_what_is_shown(document, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    code = "\n".join(blocks("python", (ROOT / document).read_text()))
+    assert code.lstrip().startswith(">>>") or not code.strip(), "examples of guides are written with >>>"
+    test = doctest.DocTestParser().get_doctest(code, {}, document, document, 0)
+    failures: list[str] = []
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    doctest.DocTestRunner(optionflags=options).run(test, out=failures.append)
+    assert not failures, "".join(failures)
 
 
 def test_csv_example_is_read(tmp_path):
