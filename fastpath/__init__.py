@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastpath.analysis.explain import explain
     from fastpath.engine import Config, Engine, compile, load_engine
     from fastpath.errors import (
+        AbsentColumnError,
         CompileError,
         EditError,
         FastpathError,
@@ -44,6 +45,7 @@ _WHERE = {
     "Engine": "fastpath.engine", "Config": "fastpath.engine", "compile": "fastpath.engine",
     "load_engine": "fastpath.engine",
     "explain": "fastpath.analysis.explain",
+    "AbsentColumnError": "fastpath.errors",
     "FastpathError": "fastpath.errors", "ParseError": "fastpath.errors", "EditError": "fastpath.errors",
     "HostError": "fastpath.errors", "PacketError": "fastpath.errors", "CompileError": "fastpath.errors",
     "UnavailableError": "fastpath.errors",
@@ -54,6 +56,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "AbsentColumnError",
     "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError", "Packet",
     "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State", "UnavailableError", "Verdict",
     "__version__", "compile", "docker", "explain", "load_engine", "load_ruleset", "load_script", "netns",

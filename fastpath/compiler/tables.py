@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -67,7 +68,7 @@ from fastpath.kernels.layout import (
 )
 from fastpath.packets.schema import LOCAL, Hook, Verdict
 
-VERSION = 1
+VERSION = 2
 """Format of saved tables; raised with every change of a layout or of a code."""
 
 LABEL = "fastpath tables"
@@ -81,7 +82,7 @@ SMALL = frozenset({"iif", "oif", "ctstate", "ctdir", "proto", "tcp_flags", "frag
 ACT_NUMBER = {act: i for i, act in enumerate(
     (Act.NEXT, Act.ACCEPT, Act.DROP, Act.REJECT, Act.RETURN, Act.JUMP, Act.GOTO, Act.CALL, Act.END, Act.UNDECIDED)
 )}
-KEPT = ("mark", "sport", "flags")
+KEPT = ("mark", "sport", "flags", "src", "dst", "dport")
 """Result columns that are not written where no effect can change them, in the order of the kernel's bits."""
 
 MANY_TERMS = 3000
@@ -127,6 +128,14 @@ class Compiled:
     path_start: npt.NDArray[np.int64]
     path_rules: npt.NDArray[np.int32]
     record_stage: npt.NDArray[np.int32]
+
+    @cached_property
+    def plain(self) -> bool:
+        """True where no stage is walked linearly and every effect is a constant address and port: the kernel then needs
+        no result column that nobody asked for."""
+        records = self.arrays["records"]
+        return LINEAR not in self.arrays["stages"][:, S_KIND] and not bool(
+            ((records[:, codes.R_EFFECTS] > 0) & (records[:, codes.R_FAST] == 0)).any())
 
     @property
     def nbytes(self) -> int:
@@ -576,6 +585,13 @@ def _finish(
         written.add("sport")
     if changed & {codes.SRC_NAT, codes.DST_NAT, codes.CHOICE}:
         written.add("flags")
+    fast = {record[codes.R_FAST] for record in packer.records}
+    if 2 in fast or changed & {codes.SRC_NAT, codes.SRC_MAP}:
+        written.add("src")
+    if 1 in fast or changed & {codes.DST_NAT, codes.DST_MAP, codes.TOUCH}:
+        written.add("dst")
+    if 1 in fast or codes.DST_NAT in changed:
+        written.add("dport")
     local = next((i for i, s in enumerate(stages) if s.name == "local"), 0)
     interfaces = builder.interfaces
     params = [

@@ -82,6 +82,8 @@ def result_to_table(result: Result, packets: PacketBatch | None = None, addresse
         table = packets_to_table(packets, addresses)
         columns = {GIVEN_OIF if name == "oif" else name: table[name] for name in table.column_names}
     for column in RESULT_COLUMNS:
+        if column.name not in result.columns:
+            continue
         values = result.column(column.name)
         name = FILE_NAMES.get(column.name, column.name)
         if column.name == "verdict":
