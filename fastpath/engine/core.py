@@ -32,6 +32,7 @@ from fastpath.packets.schema import RESULT_COLUMNS, Verdict
 from fastpath.ruleset.model import RuleRef
 
 if TYPE_CHECKING:
+    from fastpath.engine.stream import Stream
     from fastpath.packets.packet import Packet
 
 Progress = Callable[[int, int], None]
@@ -163,6 +164,34 @@ class Engine:
         counted = (rule_packets, rule_bytes) if counters else (None, None)
         return Result(out, tuple(interfaces), self.rules, *counted, partial=True)
 
+    def evaluate_stream(
+        self, source: Any, *, columns: Iterable[str] | None = None, counters: bool = True,
+        threads: int | None = None, rows: int | None = None, progress: Progress | None = None,
+    ) -> Stream:
+        """Evaluates more packets than memory holds, piece by piece; nothing is read before the stream is used.
+
+        Args:
+            source: a packet file (Parquet or CSV), a folder of them, or batches: an iterator of PacketBatch or of
+                anything that hands out Arrow data.
+            columns, counters, threads: as in :meth:`evaluate`.
+            rows: packets of a piece, a million by default; memory grows with it and not with the number of packets.
+            progress: called with (packets done, packets in all or 0 where that is not known) after each piece.
+
+        Returns:
+            A stream: iterate over it for (packets, result) pairs, ``write`` it to a file or folder, or ``run`` it for
+            its ``totals``: the summary and the counters over everything.
+
+        Raises:
+            PacketError: no such file or folder, or an unknown result column. What is read while the stream is used
+                may raise it too; the message names the file and the row group.
+        """
+        from fastpath.engine.stream import Stream
+        from fastpath.packets.pieces import ROWS
+
+        if rows is not None and rows < 1:
+            raise PacketError(f"pieces of {rows} packets: one at least is needed")
+        return Stream(self, source, columns, counters, threads, rows or ROWS, progress)
+
     def _needs_no_route(self) -> bool:
         return self.chain in ("PREROUTING", "INPUT")
 
@@ -197,6 +226,13 @@ class Engine:
         return run
 
     # ----------------------------------------------------------------------------------------------- around it
+
+    def warm_up(self) -> None:
+        """Loads the compiled kernels; where the cache holds none for this machine, compiles them (half a minute)."""
+        compiled = self.routed or self.given or self._compiled(not self.complete)
+        packet = PacketBatch.from_columns(
+            {"iif": "lo", "src": 0, "dst": 0, "proto": 6}, 1, extra=dict.fromkeys(compiled.extras, False))
+        Runner(compiled, packet, [], len(self.rules)).run(1, lambda _: None)
 
     def explain(self, packet: Packet) -> Any:
         """Hook by hook what happens to a packet (see :func:`fastpath.analysis.explain.explain`).

@@ -305,19 +305,9 @@ class Result:
         Raises:
             AbsentColumnError: ``verdict`` is absent.
         """
-        by_verdict = np.bincount(self.verdict, minlength=len(Verdict))
-        verdicts = sorted(((v, int(by_verdict[v])) for v in Verdict if by_verdict[v]), key=lambda e: (-e[1], e[0]))
-        if "rule" not in self.columns:
-            return Summary(self._n, tuple(verdicts), (), 0)
-        width = len(Verdict)
-        pairs = np.bincount((self.rule.astype(np.int64) + 1) * width + self.verdict)
-        found = np.flatnonzero(pairs)
-        order = found[np.argsort(-pairs[found], kind="stable")]
-        decisions = []
-        for pair in order[:top].tolist():
-            rule, verdict = divmod(pair, width)
-            decisions.append(Decision(self.rules[rule - 1] if rule else None, Verdict(verdict), int(pairs[pair])))
-        return Summary(self._n, tuple(verdicts), tuple(decisions), len(order))
+        from fastpath.packets.totals import Totals
+
+        return Totals.of(self).summary(top)
 
     def differences(self, other: Result, columns: Iterable[str] | None = None, *, counters: bool = True,
                     examples: int = 10) -> Differences:
