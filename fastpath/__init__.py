@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastpath import docker, netns, reference
     from fastpath.analysis.explain import explain
+    from fastpath.analysis.flows import evaluate_flows
     from fastpath.engine import Config, Engine, compile, load_engine
     from fastpath.errors import (
         CompileError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from fastpath.host.model import Host
     from fastpath.packets import Flag, Hook, Packet, PacketBatch, Result, State, Verdict, synth
     from fastpath.packets.files import read_csv, read_packets, read_parquet
+    from fastpath.packets.schema import Leg, Outcome
     from fastpath.ruleset import Ruleset, load_ruleset, load_script, parse_ruleset
 
 __version__ = "0.1.0"
@@ -43,7 +45,8 @@ _WHERE = {
     "read_packets": "fastpath.packets.files",
     "Engine": "fastpath.engine", "Config": "fastpath.engine", "compile": "fastpath.engine",
     "load_engine": "fastpath.engine",
-    "explain": "fastpath.analysis.explain",
+    "explain": "fastpath.analysis.explain", "evaluate_flows": "fastpath.analysis.flows",
+    "Leg": "fastpath.packets.schema", "Outcome": "fastpath.packets.schema",
     "FastpathError": "fastpath.errors", "ParseError": "fastpath.errors", "EditError": "fastpath.errors",
     "HostError": "fastpath.errors", "PacketError": "fastpath.errors", "CompileError": "fastpath.errors",
     "UnavailableError": "fastpath.errors",
@@ -54,11 +57,10 @@ _MODULES = {
 }
 
 __all__ = [
-    "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError", "Packet",
-    "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State", "UnavailableError", "Verdict",
-    "__version__", "compile", "docker", "explain", "load_engine", "load_ruleset", "load_script", "netns",
-    "parse_ruleset",
-    "read_csv", "read_packets", "read_parquet", "reference", "synth",
+    "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError", "Leg",
+    "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State", "UnavailableError",
+    "Verdict", "__version__", "compile", "docker", "evaluate_flows", "explain", "load_engine", "load_ruleset",
+    "load_script", "netns", "parse_ruleset", "read_csv", "read_packets", "read_parquet", "reference", "synth",
 ]
 
 
