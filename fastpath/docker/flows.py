@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fastpath.docker.ends import CLIENT_PORT, PROTOCOL_NUMBERS, Beside, Ends, Sent
 from fastpath.docker.errors import TopologyError
 from fastpath.docker.plan import make_plan
 from fastpath.docker.topology import Topology
-from fastpath.docker.version import EngineLike, as_engine
+from fastpath.docker.version import Engine, EngineLike, as_engine
 
 if TYPE_CHECKING:
     from fastpath.packets.batch import PacketBatch
@@ -35,16 +36,22 @@ class NamedFlow:
         return f"{self.source} -> {self.destination}: {self.first[0]}"
 
 
+@lru_cache(maxsize=8)
+def ends_of(topology: Topology, engine: Engine) -> Ends:
+    """The ends of a topology; the last few are kept, as flows are rarely asked for one by one."""
+    from fastpath.docker.host import build_host
+
+    return Ends(topology, make_plan(topology, engine), build_host(topology, engine))
+
+
 def named_flow(
     topology: Topology, source: str, destination: str, protocol: str | None, engine: EngineLike
 ) -> NamedFlow:
     """See :meth:`Topology.flow`."""
-    from fastpath.docker.host import build_host
     from fastpath.packets.batch import PacketBatch
     from fastpath.packets.schema import State
 
-    plan = make_plan(topology, as_engine(engine))
-    ends = Ends(topology, plan, build_host(topology, engine))
+    ends = ends_of(topology, as_engine(engine))
     one, other = ends.parse(source), ends.parse(destination)
     wanted = protocol or other.protocol or one.protocol or "tcp"
     if wanted not in PROTOCOL_NUMBERS:
