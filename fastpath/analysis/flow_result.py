@@ -17,7 +17,7 @@ from fastpath.errors import PacketError
 from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.result import Result, rule_label
-from fastpath.packets.schema import LOCAL, Leg, Outcome, Verdict
+from fastpath.packets.schema import LOCAL, Hook, Leg, Outcome, Verdict
 from fastpath.packets.text import PORT_PROTOCOLS, format_address
 from fastpath.ruleset.model import RuleRef
 
@@ -139,10 +139,8 @@ class FlowResult:
         if outcome is Outcome.UNDECIDED:
             return f"undecided: {who} hangs on {rule or 'policy routing (ip rule)'}"
         if outcome is Outcome.STOPPED:
-            word = {Verdict.DROP: "dropped", Verdict.REJECT: "rejected",
-                    Verdict.ICMP_ERROR: "answered with an ICMP error"}[fate.verdict]
-            by = f"by {rule}" if rule is not None else self._routing(leg, at)
-            return f"{who} is {word} in {fate.hook.name}, {by}"
+            by = str(rule) if rule is not None else self._routing(leg, at)
+            return stopped_text(leg, fate.verdict, fate.hook, by)
         if outcome is Outcome.ASTRAY:
             where = f"leaves by {fate.oif}" if fate.oif is not None else "is delivered to this host"
             return f"{who} {where}, which is not where it belongs"
@@ -155,7 +153,7 @@ class FlowResult:
 
         told = self._traces(int(self.legs[leg].rows[at]))[leg]
         said = [e.text for e in told.events if isinstance(e, Routed | Remark)]
-        return f"by the kernel: {said[-1]}" if said else "by the kernel"
+        return f"the kernel: {said[-1]}" if said else "the kernel"
 
     def _mapped(self, row: int, *, destination: bool) -> str:
         if destination:
@@ -227,6 +225,12 @@ class FlowResult:
             by = f" by {self.rules[rule]}" if rule >= 0 else ""
             lines.append(f"{int(counts[at]):>10}  {Outcome(outcome).name.lower()}: {LEG_NAMES[Leg(leg)]}{by}")
         return "\n".join(lines)
+
+
+def stopped_text(leg: Leg, verdict: Verdict, hook: Hook, by: str) -> str:
+    """That a packet of a connection is stopped, where, and by what."""
+    word = {Verdict.DROP: "dropped", Verdict.REJECT: "rejected", Verdict.ICMP_ERROR: "answered with an ICMP error"}
+    return f"{LEG_NAMES[leg]} is {word[verdict]} in {hook.name} by {by}"
 
 
 def _end(result: FlowResult, address: int, port: int, row: int) -> str:

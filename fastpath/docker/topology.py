@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastpath.docker.flows import NamedFlow
     from fastpath.docker.listeners import Listener
+    from fastpath.docker.reach import Reachability
     from fastpath.docker.version import EngineLike
     from fastpath.host.model import Host, Interface, Route
 
@@ -414,6 +415,22 @@ class Topology:
         from fastpath.docker.flows import named_flow
 
         return named_flow(self, source, destination, protocol, engine)
+
+    def reachability(self, engine: EngineLike, *, outside: str = "203.0.113.9", host: Host | None = None
+                     ) -> Reachability:
+        """Every container, the host and the outside against every published and unpublished port, with the reasons.
+
+        Args:
+            engine: whose rules.
+            outside: the address that stands for the outside.
+            host: the topology's host with other rules, such as ``topology.host(engine).edit(...)``.
+
+        Raises:
+            TopologyError: as :meth:`host`.
+        """
+        from fastpath.docker.reach import reachability
+
+        return reachability(self, engine, outside=outside, host=host)
 
     def network(self, name: str) -> Network | None:
         """The network called `name`, or None."""
