@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastpath import docker, netns, reference
+    from fastpath import capacity, docker, netns, reference
     from fastpath.analysis.explain import explain
     from fastpath.engine import Config, Engine, compile, load_engine
     from fastpath.errors import (
@@ -49,14 +49,14 @@ _WHERE = {
     "UnavailableError": "fastpath.errors",
 }
 _MODULES = {
-    "docker": "fastpath.docker", "netns": "fastpath.netns", "reference": "fastpath.reference",
-    "synth": "fastpath.packets.synth",
+    "capacity": "fastpath.capacity", "docker": "fastpath.docker", "netns": "fastpath.netns",
+    "reference": "fastpath.reference", "synth": "fastpath.packets.synth",
 }
 
 __all__ = [
     "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError", "Packet",
     "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State", "UnavailableError", "Verdict",
-    "__version__", "compile", "docker", "explain", "load_engine", "load_ruleset", "load_script", "netns",
+    "__version__", "capacity", "compile", "docker", "explain", "load_engine", "load_ruleset", "load_script", "netns",
     "parse_ruleset",
     "read_csv", "read_packets", "read_parquet", "reference", "synth",
 ]
