@@ -11,6 +11,7 @@ from fastpath.cli.docker import app as docker
 from fastpath.cli.evaluate import evaluate
 from fastpath.cli.trace import trace
 from fastpath.cli.verify import verify
+from fastpath.cli.warmup import warmup
 
 app = typer.Typer(
     name="fastpath",
@@ -49,4 +50,5 @@ app.command("eval")(evaluate)
 app.command("trace")(trace)
 app.command("check")(check)
 app.command("verify")(verify)
+app.command("warmup")(warmup)
 app.add_typer(docker)
