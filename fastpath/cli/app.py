@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fastpath.cli.capacity import app as capacity
 from fastpath.cli.check import check
 from fastpath.cli.docker import app as docker
 from fastpath.cli.evaluate import evaluate
@@ -52,3 +53,4 @@ app.command("check")(check)
 app.command("verify")(verify)
 app.command("warmup")(warmup)
 app.add_typer(docker)
+app.add_typer(capacity)

@@ -18,6 +18,7 @@ from fastpath.kernels import codes
 from fastpath.kernels._jit import kernel
 from fastpath.kernels.classify import class_of, classify
 from fastpath.kernels.connection import connection_details, connection_states, first_states, has_ports
+from fastpath.kernels.crossproduct import first_ops
 from fastpath.kernels.effects import apply
 from fastpath.kernels.layout import (
     A_CONNMARK,
@@ -41,10 +42,15 @@ from fastpath.kernels.layout import (
     B_TTL,
     BLOCK,
     DEPTH,
+    E_RANKED,
+    E_RANKS,
+    E_RECORD,
+    E_SLOT,
     F_BASE,
     F_KIND,
     F_SKIP,
     K_PRODUCT,
+    K_SEGMENT,
     LINEAR,
     P_CHANGING,
     P_DPORT_SLOT,
@@ -59,8 +65,11 @@ from fastpath.kernels.layout import (
     Q_RULE,
     Q_WALKED,
     S_KIND,
+    S_LEAVES,
     S_LEVEL,
     S_LEVELS,
+    S_LOOKUP,
+    S_LOOKUPS,
     S_NEXT,
     S_RECORD,
     S_ROOT,
@@ -95,6 +104,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     classes = np.zeros((fields, BLOCK), np.uint32)
     aux = np.zeros((A_ROWS, BLOCK), np.uint32)
     words = np.empty(BLOCK, np.uint32)
+    rest, places = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32)
     lists = np.empty((n_stages + 1, BLOCK + 1), np.uint32)  # row 0 takes those that have ended
     counts = np.zeros(n_stages + 1, np.uint64)
     to_apply = np.empty((BLOCK + 1, 2), np.uint32)
@@ -113,7 +123,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     offset = np.uint32(0x7FFFFFFF)
     # Arrays as locals: taking one out of a tuple costs a reference count each time.
     stages, levels, rows, records, short, pool = t.stages, t.levels, t.rows, t.records, t.short, t.pool
-    alternatives, field_table = t.alternatives, t.fields
+    alternatives, field_table, leaves, ranks = t.alternatives, t.fields, t.leaves, t.cells32
     c_iif, c_src, c_dst, c_proto, c_sport, c_dport, c_mark = c.iif, c.src, c.dst, c.proto, c.sport, c.dport, c.mark
     c_length = c.length
     verdicts, hooks, rules, oifs, walked, flags = o.verdict, o.hook, o.rule, o.oif, o.walked, o.flags
@@ -191,6 +201,8 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
         for f in range(fields):
             base = field_table[f, F_BASE]
             if field_table[f, F_KIND] != K_PRODUCT:
+                if field_table[f, F_KIND] == K_SEGMENT:
+                    continue
                 if field_table[f, F_SKIP] or (fixed >> base & 1 and b0 > 0):
                     continue
                 if base == B_TOUCHED or base == B_NOTRACK:
@@ -211,6 +223,8 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                     lists[onward + 1, counts[onward + 1]] = np.uint32(at)
                     counts[onward + 1] += np.uint64(1)
                 continue
+            for x in range(stages[s, S_LOOKUP], stages[s, S_LOOKUP] + stages[s, S_LOOKUPS]):
+                first_ops(t, x, classes, here, count, rest, places, words)
             here_rows = rows[stages[s, S_ROWS]:]
             first_level = stages[s, S_LEVEL]
             depth = stages[s, S_LEVELS]
@@ -230,6 +244,13 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                     w = words[j]
                     tests = np.uint32(np.int32(w) >> np.int32(31))
                     words[j] = here_rows[(w & offset) + (row[here[j]] & tests)]
+            if stages[s, S_LOOKUPS]:
+                here_leaves = leaves[stages[s, S_LEAVES]:]
+                for j in range(count):
+                    w = np.uint64(words[j])
+                    op = np.uint64(classes[here_leaves[w, E_SLOT], here[j]])
+                    rank = np.int64(ranks[np.uint64(here_leaves[w, E_RANKS]) + op]) & here_leaves[w, E_RANKED]
+                    words[j] = np.uint32(here_leaves[w, E_RECORD] + rank)
             first_record = stages[s, S_RECORD]
             here_records, here_counted = records[first_record:], counted[first_record:]
             here_short = short[first_record:]

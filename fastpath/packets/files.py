@@ -58,9 +58,9 @@ def packets_to_table(batch: PacketBatch, addresses: str = "text") -> pa.Table:
             continue
         values = batch.column(column.name)
         if column.kind == "interface":
-            columns[column.name] = _words(values, batch.interfaces)
+            columns[column.name] = words_column(values, batch.interfaces)
         elif column.kind == "state":
-            columns[column.name] = _words(values, [s.name.lower() for s in State])
+            columns[column.name] = words_column(values, [s.name.lower() for s in State])
         else:
             columns[column.name] = _plain(column, values, addresses)
     for name, values in batch.extra.items():
@@ -87,13 +87,13 @@ def result_to_table(result: Result, packets: PacketBatch | None = None, addresse
         values = result.column(column.name)
         name = FILE_NAMES.get(column.name, column.name)
         if column.name == "verdict":
-            columns[name] = _words(values, [v.name for v in Verdict])
+            columns[name] = words_column(values, [v.name for v in Verdict])
         elif column.name == "hook":
-            columns[name] = _words(values, [h.name for h in Hook])
+            columns[name] = words_column(values, [h.name for h in Hook])
         elif column.name == "rule":
-            columns[name] = _words(values, [rule_label(r) for r in result.rules])
+            columns[name] = words_column(values, [rule_label(r) for r in result.rules])
         elif column.name == "oif":
-            columns[name] = _words(values, result.interfaces)
+            columns[name] = words_column(values, result.interfaces)
         else:
             columns[name] = _plain(column, values, addresses)
     return pa.table(columns)
@@ -104,12 +104,17 @@ def _check_form(addresses: str, family: int) -> None:
         raise PacketError(f"addresses {addresses!r} is neither 'text' nor, for IPv4, 'int'")
 
 
-def _words(codes: Array, words: Sequence[str]) -> Any:
+def words_column(codes: Array, words: Sequence[str]) -> Any:
     """A dictionary column; negative codes are null."""
     dtype = np.int8 if len(words) < 128 else np.int16 if len(words) < 1 << 15 else np.int32
     negative = codes < 0 if codes.dtype.kind == "i" else None
     indices = pa.array(codes.astype(dtype), mask=negative if negative is not None and negative.any() else None)
     return pa.DictionaryArray.from_arrays(indices, pa.array(list(words), pa.string()))
+
+
+def addresses_column(values: Array) -> Any:
+    """IPv4 addresses (uint32) as a text column."""
+    return _plain(COLUMNS["src"], values, "text")
 
 
 def _plain(column: Column, values: Array, addresses: str) -> Any:
