@@ -126,7 +126,7 @@ class Compiled:
     Attributes:
         arrays: the kernel's arrays, by their name in ``kernels.layout.Tables``.
         stages: names of the stages, in the kernel's order.
-        structures: ``diagram`` or ``linear`` for each stage.
+        structures: ``cross-product``, ``diagram`` or ``linear`` for each stage.
         interfaces: id -> interface name (``InterfaceTable.names``), with ``known`` real ones and wildcard prefixes.
         extras: names of the callers' boolean columns that are read, in the kernel's order.
         columns: names of the packet columns that the kernel reads.
@@ -550,7 +550,8 @@ def compile_tables(
         for base in MUTATES.get(e.code, ())
     )
     for_diagrams = [
-        p.machine for p in plans if not (p.stage.linear or config.linear) and len(p.machine.terms) <= MOST_TERMS
+        p.machine for p in plans
+        if not (p.stage.linear or config.structure == "linear") and len(p.machine.terms) <= MOST_TERMS
     ]
     used: dict[Field, int] = {}
     for machine in for_diagrams:
@@ -577,10 +578,10 @@ def compile_tables(
         row = [0] * S_COLUMNS
         built = None
         machine = planned.machine
-        if not (machine.stage.linear or config.linear) and len(machine.terms) <= MOST_TERMS:
+        if not (machine.stage.linear or config.structure == "linear") and len(machine.terms) <= MOST_TERMS:
             built = _diagram(machine, merged, partitions, slots, config, progress)
         if built is not None:
-            structures.append("cross product" if planned.segments else "diagram")
+            structures.append("cross-product" if planned.segments else "diagram")
             row[S_LEVEL], row[S_LEVELS] = len(packer.levels), len(built.levels)
             packer.levels.extend(built.levels)
             row[S_ROWS], row[S_ROOT] = packer.rows_size, built.root
