@@ -12,6 +12,7 @@ from fastpath.cli.docker import app as docker
 from fastpath.cli.evaluate import evaluate
 from fastpath.cli.trace import trace
 from fastpath.cli.verify import verify
+from fastpath.cli.warmup import warmup
 
 app = typer.Typer(
     name="fastpath",
@@ -50,5 +51,6 @@ app.command("eval")(evaluate)
 app.command("trace")(trace)
 app.command("check")(check)
 app.command("verify")(verify)
+app.command("warmup")(warmup)
 app.add_typer(docker)
 app.add_typer(capacity)

@@ -446,10 +446,7 @@ def rule_condition(rule: Rule, ref: int, context: Context) -> Condition:
             parts.append(_maybe_not(address_in(base, side.value), side.negated))
     for where, side in ((context.iif_in, rule.in_interface), (context.oif, rule.out_interface)):
         if side is not None:
-            ids = context.interfaces.matching(str(side.value))
-            if side.negated:
-                ids = Values.single(*(i for i in range(len(context.interfaces.names)) if i not in ids))
-            parts.append(where(ids))
+            parts.append(where(context.interfaces.matching(str(side.value), side.negated)))
     if rule.protocol is not None and (rule.protocol.value or rule.protocol.negated):
         parts.append(_maybe_not(equals("proto", _number(rule.protocol.value)), rule.protocol.negated))
     if rule.fragment is not None:

@@ -62,6 +62,7 @@ from fastpath.kernels.layout import (
     LINEAR,
     M_COLUMNS,
     O_COLUMNS,
+    O_OIF,
     Q_COLUMNS,
     Q_END,
     Q_OIF,
@@ -156,6 +157,11 @@ class Compiled:
         records = self.arrays["records"]
         return LINEAR not in self.arrays["stages"][:, S_KIND] and not bool(
             ((records[:, codes.R_EFFECTS] > 0) & (records[:, codes.R_FAST] == 0)).any())
+
+    @cached_property
+    def egress(self) -> tuple[int, ...]:
+        """Ids of the interfaces that packets may be said to leave through; 0 and negative ones stand for none."""
+        return tuple(sorted({*self.arrays["records"][:, codes.R_OIF].tolist(), *self.arrays["ops"][:, O_OIF].tolist()}))
 
     @property
     def nbytes(self) -> int:
