@@ -66,6 +66,7 @@ from fastpath.kernels.layout import (
     Q_OIF,
     Q_RULE,
     Q_WALKED,
+    S_EFFECTS,
     S_KIND,
     S_LEAVES,
     S_LEVEL,
@@ -192,7 +193,8 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
             aux[A_TOS, 0:m] = c.tos[b0:b0 + m]
         if need >> B_NOTRACK & 1:
             aux[A_NOTRACK, 0:m] = 0
-        first, local = m, 0
+        first: Any = m
+        local: Any = 0
         if local_stage > 0:
             first = 0
             for k in range(m):  # written to both lists, kept in one
@@ -323,7 +325,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
             if of_hook:
                 for j in range(count):
                     hooks[begin + np.uint64(here[j])] = here_short[np.uint64(words[j]), Q_END] >> 8 & 255
-            if ending and silent:
+            if ending and (silent or stages[s, S_EFFECTS] == 0):
                 continue
             affected: Any = 0
             for j in range(count):
