@@ -56,7 +56,7 @@ def evaluate_flows(
     host: Host,
     flows: Any,
     *,
-    engine: Engine | None = None,
+    engine: Engine | FlowEngines | None = None,
     assume: Mapping[str | int, str] | None = None,
     threads: int | None = None,
 ) -> FlowResult:
@@ -65,7 +65,7 @@ def evaluate_flows(
     Args:
         host: rules and surroundings, IPv4.
         flows: a :class:`PacketBatch` of first packets, or one or several flows as ``Topology.flow`` gives them.
-        engine: the compiled host, where there is one already.
+        engine: the compiled host, where there is one already; a :class:`FlowEngines` keeps what more this takes.
         assume: what to take undecided matches for, as :func:`fastpath.compile` takes it.
         threads: worker threads, by default one for each processor.
 
@@ -79,9 +79,8 @@ def evaluate_flows(
     packets = as_batch(flows)
     if packets.family != 4 or host.ruleset.family != 4:
         raise PacketError("connections are evaluated for IPv4 only")
-    if engine is not None and assume is None:
-        assume = engine.assume
-    return _Evaluation(host, packets, engine, dict(assume or {}), threads).run()
+    engines = engine if isinstance(engine, FlowEngines) else FlowEngines(host, engine, assume)
+    return _Evaluation(engines, packets, threads).run()
 
 
 # ---------------------------------------------------------------------------------------------- halves of the way
@@ -147,12 +146,24 @@ class _Part:
         return any(may_end_undecided(way) for way in ways)
 
 
-class _Engines:
-    """The whole way, and for the hook where destinations are rewritten what is before it and what is not."""
+class FlowEngines:
+    """What evaluating connections of one host takes, compiled when it is first needed and kept: the whole way, and for
+    the hook where destinations are rewritten what is before it and what is not. :func:`evaluate_flows` takes it as its
+    `engine`, to be asked more than once.
 
-    def __init__(self, host: Host, engine: Engine | None, assume: dict[str | int, str]) -> None:
+    Args:
+        host: rules and surroundings.
+        engine: the compiled host, where there is one already; its assumptions are then these.
+        assume: as :func:`fastpath.compile` takes it.
+    """
+
+    def __init__(
+        self, host: Host, engine: Engine | None = None, assume: Mapping[str | int, str] | None = None
+    ) -> None:
         self.host = host
-        self.assume = assume
+        if assume is None and engine is not None:
+            assume = engine.assume
+        self.assume = dict(assume or {})
         self.refs = host.ruleset.refs()
         self._ids = {(r.table, r.chain, r.number): r.id for r in self.refs}
         self._whole = engine
@@ -195,13 +206,12 @@ class _Engines:
 class _Evaluation:
     """One call of :func:`evaluate_flows`. Interfaces are coded by one list of names throughout."""
 
-    def __init__(self, host: Host, packets: PacketBatch, engine: Engine | None, assume: dict[str | int, str],
-                 threads: int | None) -> None:
-        self.host = host
+    def __init__(self, engines: FlowEngines, packets: PacketBatch, threads: int | None) -> None:
+        self.host = host = engines.host
         self.packets = packets = _without_connection(packets)
-        self.assume = assume
+        self.assume = engines.assume
         self.threads = threads
-        self.engines = _Engines(host, engine, assume)
+        self.engines = engines
         self.refs = self.engines.refs
         self.limits = _Limits(host.ruleset)
         self.tracking = conntrack.in_use(host.ruleset)
@@ -233,6 +243,8 @@ class _Evaluation:
         slow = (nat != 0) & (local & here | self.limits.translated)
         slow |= self._unfit(local, (nat & _DST_NAT) != 0, got)
         slow |= self._unfit(here, (nat & _SRC_NAT) != 0, got) | here & ((nat & _SRC_NAT) != 0)
+        if self.tracking:
+            slow |= c("state") == State.UNTRACKED  # whose answers open a connection of their own
         slow &= got
         self.walked = rows[slow].tolist()
         if self.walked:
@@ -316,7 +328,7 @@ class _Evaluation:
             "sport": np.where(ports, first["dport"], first["sport"]),
             "dport": np.where(ports, first["sport"], first["dport"]),
             "tcp_flags": np.where(proto == 6, flags, c("tcp_flags")),
-            "icmp_type": kinds[c("icmp_type")],
+            "icmp_type": kinds[c("icmp_type")], "icmp_code": c("icmp_code"),
             "state": np.where(stateful, State.REPLY, State.AUTO),
             "ctstatus": np.where(stateful, _SEEN_REPLY | _CONFIRMED | nat, 0),
             "ctorigdst": np.where(stateful, c("dst"), 0),

@@ -168,6 +168,6 @@ def test_drawn_hosts_reach_every_outcome() -> None:
 
 def test_most_connections_are_done_in_batches() -> None:
     """Connections are walked one by one only where they must be: the batches are not a way round the question."""
-    evaluation = batched._Evaluation(without_notrack(host_with("-j LOG")), connections(), None, {}, None)
+    evaluation = batched._Evaluation(batched.FlowEngines(without_notrack(host_with("-j LOG"))), connections(), None)
     evaluation.run()
     assert len(evaluation.walked) == 1  # the host's own connection to itself that REDIRECT changes

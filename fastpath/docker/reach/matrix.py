@@ -113,8 +113,10 @@ class Reachability:
 
     def _evaluate(self) -> None:
         import fastpath as fp
+        from fastpath.analysis.flows import FlowEngines
 
-        self.compiled = engine = fp.compile(self.host)
+        self.compiled = fp.compile(self.host)
+        self.engines = engine = FlowEngines(self.host, self.compiled)
         self._proxied = fp.evaluate_flows(self.host, self._proxy_packets(), engine=engine, threads=self._threads)
         step = max(1, CHUNK // max(1, len(self.targets)))
         for start in range(0, len(self.sources), step):

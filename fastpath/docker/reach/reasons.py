@@ -67,7 +67,7 @@ def _fails(matrix: Reachability, row: int, column: int) -> str:
 
     packet = matrix.packet(row, column)
     assert packet is not None
-    return evaluate_flows(matrix.host, packet, engine=matrix.compiled).reason(0)
+    return evaluate_flows(matrix.host, packet, engine=matrix.engines).reason(0)
 
 
 def _mapped(matrix: Reachability, row: int, column: int) -> str:
