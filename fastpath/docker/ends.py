@@ -20,7 +20,7 @@ from functools import cached_property
 from ipaddress import IPv4Address
 
 from fastpath.docker.errors import TopologyError
-from fastpath.docker.plan import Attachment, Plan, Segment
+from fastpath.docker.plan import GATEWAY_BRIDGE, Attachment, Plan, Segment
 from fastpath.docker.topology import Topology
 from fastpath.host.fib import Fib
 from fastpath.host.model import Host
@@ -168,15 +168,16 @@ class Ends:
 
     def seen_from(self, source: End, container: str) -> IPv4Address | None:
         """The address by which `source` knows a container: on a network that they share (the first by name, bridges
-        first), else the one with its default route, else its first."""
-        places = self.places.get(container, [])
+        first), else the one with its default route, else its first. ``docker_gwbridge`` is nobody's network."""
+        places = [p for p in self.places.get(container, []) if p.segment.name != GATEWAY_BRIDGE]
         if source.stack in self.places:
             mine = {place.segment.name for place in self.places[source.stack]}
-            shared = [place for place in places if place.segment.name in mine and place.container != "ingress-sbox"]
+            shared = [place for place in places if place.segment.name in mine]
             if shared:
                 return min(shared, key=lambda p: (p.segment.bridge is None, p.segment.name)).address
         gateway = self.gateway_place(container)
-        place = gateway or next((p for p in places if p.segment.bridge is not None), places[0] if places else None)
+        bridges = (place for place in places if place.segment.bridge is not None)
+        place = gateway if gateway in places else next(bridges, places[0] if places else gateway)
         return place.address if place is not None else None
 
     def destination_of(self, source: End, destination: End) -> IPv4Address | None:
