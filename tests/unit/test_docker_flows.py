@@ -165,3 +165,15 @@ def test_several_flows_columns_and_words() -> None:
         assert word in told
     with pytest.raises(fp.PacketError, match="neither a PacketBatch nor a flow"):
         fp.evaluate_flows(HOST, ["web"])
+
+
+def test_extra_hosts_are_names_for_their_container() -> None:
+    topology = Topology((Network("web-network", bridge="br-web"),), (
+        Container("fpm", (Endpoint("web-network"),), extra_hosts=(
+            ("test.com", "192.168.1.100"), ("host.docker.internal", "host-gateway"), ("six", "fd00::1"))),
+        Container("other")))
+    assert "in br-web 172.18.0.2:40000 -> 192.168.1.100:80" in str(topology.flow("fpm", "test.com:80").first[0])
+    assert "-> 172.17.0.1:80" in str(topology.flow("fpm", "host.docker.internal:80").first[0])
+    for source, destination in (("other", "test.com:80"), ("fpm", "six:80")):
+        with pytest.raises(TopologyError, match="no container or service"):
+            topology.flow(source, destination)
