@@ -82,6 +82,8 @@ def result_to_table(result: Result, packets: PacketBatch | None = None, addresse
         table = packets_to_table(packets, addresses)
         columns = {GIVEN_OIF if name == "oif" else name: table[name] for name in table.column_names}
     for column in RESULT_COLUMNS:
+        if column.name not in result.columns:
+            continue
         values = result.column(column.name)
         name = FILE_NAMES.get(column.name, column.name)
         if column.name == "verdict":
@@ -317,20 +319,30 @@ def write_table(table: pa.Table, path: str | Path, form: str | None = None) -> N
     Raises:
         PacketError: the file cannot be written.
     """
-    from pyarrow import csv, parquet
+    from pyarrow import parquet
 
     try:
         if (form or _format_of(path)) == "parquet":
             parquet.write_table(table, path)
         else:
-            plain = [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in table.columns]
-            flat = pa.table(plain, names=table.column_names)
-            try:
-                csv.write_csv(flat, path, csv.WriteOptions(quoting_style="none", quoting_header="none"))
-            except pa.ArrowInvalid:  # a name with a comma or a quote in it
-                csv.write_csv(flat, path)
+            write_csv(table, path)
     except (OSError, pa.ArrowException) as error:
         raise PacketError(f"{path}: {error}") from None
+
+
+def write_csv(table: pa.Table, where: Any, *, header: bool = True) -> None:
+    """Writes a table as CSV to a path, or to a new file in memory; quoted only where a name holds a comma or quote."""
+    from pyarrow import csv
+
+    plain = [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in table.columns]
+    flat = pa.table(plain, names=table.column_names)
+    try:
+        csv.write_csv(flat, where, csv.WriteOptions(include_header=header, quoting_style="none", quoting_header="none"))
+    except pa.ArrowInvalid:
+        if not isinstance(where, str | Path):
+            where.seek(0)
+            where.truncate()
+        csv.write_csv(flat, where, csv.WriteOptions(include_header=header))
 
 
 def _format_of(path: str | Path) -> str:
