@@ -22,7 +22,7 @@ from tests.topologies import ENGINES, drawn, named_packets
 
 
 def check(host: Host, packets: PacketBatch, about: object = "") -> FlowResult:
-    found = fp.evaluate_flows(host, packets)
+    found = fp.evaluate_flows(host, packets, engine=batched.FlowEngines(host))
     reference = Reference(host)
     counts = [np.zeros((2, len(found.rules)), np.int64) for _ in Leg]
     places = [{int(row): at for at, row in enumerate(leg.rows)} for leg in found.legs]
@@ -157,13 +157,21 @@ def test_drawn_hosts_reach_every_outcome() -> None:
     """The comparison is worth something: every outcome occurs, on every kind of packet that can end a connection."""
     outcomes: set[int] = set()
     legs: set[int] = set()
-    for seed in range(120):
+    for seed in range(40):
         host = random_drawn(seed).host()
-        found = fp.evaluate_flows(host, edge_packets(host, 200, seed))
+        found = fp.evaluate_flows(host, edge_packets(host, 200, seed), engine=batched.FlowEngines(host))
         outcomes |= set(found.outcome.tolist())
         legs |= set(found.leg.tolist())
     assert outcomes == {int(o) for o in Outcome}
     assert legs >= {-1, 0, 1, 2}
+
+
+def test_a_few_connections_need_no_compiled_host() -> None:
+    host = host_with("-j LOG")
+    few, compiled = (fp.evaluate_flows(host, connections(), engine=e) for e in (None, batched.FlowEngines(host)))
+    assert all(np.array_equal(getattr(few, name), getattr(compiled, name)) for name in COLUMNS)
+    for one, other in zip(few.legs, compiled.legs, strict=True):
+        assert np.array_equal(one.rows, other.rows) and not one.result.differences(other.result)
 
 
 def test_most_connections_are_done_in_batches() -> None:
