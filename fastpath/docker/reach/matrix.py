@@ -113,7 +113,7 @@ class Reachability:
 
     def _evaluate(self) -> None:
         import fastpath as fp
-        from fastpath.analysis.flows import FlowEngines
+        from fastpath.analysis.flow_engines import FlowEngines
 
         self.compiled = fp.compile(self.host)
         self.engines = engine = FlowEngines(self.host, self.compiled)
