@@ -11,8 +11,8 @@ import pytest
 
 import fastpath as fp
 from fastpath import netns
-from fastpath.analysis.flow_result import FlowResult
 from fastpath.analysis.flow_engines import FlowEngines
+from fastpath.analysis.flow_result import FlowResult
 from fastpath.host.model import Host
 from fastpath.netns.backends import differences
 from fastpath.netns.compare import _differing, _not_modelled, _sure
