@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastpath import docker, netns, reference
+    from fastpath.analysis.diff import Diff, diff
     from fastpath.analysis.explain import explain
     from fastpath.engine import Config, Engine, compile, load_engine
     from fastpath.errors import (
@@ -44,6 +45,7 @@ _WHERE = {
     "Engine": "fastpath.engine", "Config": "fastpath.engine", "compile": "fastpath.engine",
     "load_engine": "fastpath.engine",
     "explain": "fastpath.analysis.explain",
+    "Diff": "fastpath.analysis.diff", "diff": "fastpath.analysis.diff",
     "FastpathError": "fastpath.errors", "ParseError": "fastpath.errors", "EditError": "fastpath.errors",
     "HostError": "fastpath.errors", "PacketError": "fastpath.errors", "CompileError": "fastpath.errors",
     "UnavailableError": "fastpath.errors",
@@ -54,9 +56,10 @@ _MODULES = {
 }
 
 __all__ = [
-    "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError", "Packet",
+    "CompileError", "Config", "Diff", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError",
+    "Packet",
     "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State", "UnavailableError", "Verdict",
-    "__version__", "compile", "docker", "explain", "load_engine", "load_ruleset", "load_script", "netns",
+    "__version__", "compile", "diff", "docker", "explain", "load_engine", "load_ruleset", "load_script", "netns",
     "parse_ruleset",
     "read_csv", "read_packets", "read_parquet", "reference", "synth",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fastpath.cli.check import check
+from fastpath.cli.diff import diff
 from fastpath.cli.docker import app as docker
 from fastpath.cli.evaluate import evaluate
 from fastpath.cli.trace import trace
@@ -48,5 +49,6 @@ def _options(
 app.command("eval")(evaluate)
 app.command("trace")(trace)
 app.command("check")(check)
+app.command("diff")(diff)
 app.command("verify")(verify)
 app.add_typer(docker)
