@@ -20,6 +20,7 @@ from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import Verdict
 from fastpath.symbolic import HeaderSpace, HostSets, PacketSet, Region, Rewrite
+from fastpath.symbolic.regions import Splitter, regions
 
 ASPECTS = ("verdict", "egress", "nat", "rule")
 """What can be compared. Egress and NAT count of packets that get through."""
@@ -174,8 +175,8 @@ class Comparison:
         if packets is not None and self.changed:
             inside = packets.take(np.flatnonzero(self.changed.contains(packets)))
         found = []
-        for regions, (ours, theirs) in self._regions():
-            for region in regions:
+        for parts, (ours, theirs) in self._regions():
+            for region in parts:
                 count = None if packets is None else 0
                 if inside is not None:
                     count = int(np.count_nonzero(region.packets.contains(inside)))
@@ -187,6 +188,7 @@ class Comparison:
         """Regions with the same verdicts on either side. What else is compared is told apart as far as that leaves few
         enough to read: rules never, egress and NAT if they are no more than ``MOST_REGIONS``."""
         levels = [tuple(a for a in kept if a in self.aspects) for kept in (("egress", "nat"), ("egress",), ())]
+        splitter = Splitter(self.space)
         for kept in dict.fromkeys(levels):
             grouped: dict[tuple[tuple[object, ...], tuple[object, ...]], list[int]] = defaultdict(list)
             for (ours, theirs), here in self.pairs.items():
@@ -196,10 +198,10 @@ class Comparison:
                 continue
             store = self.space.store
             found = [
-                (PacketSet(self.space, store.any_of(parts)).regions(), (first[0], second[0]))
+                (regions(PacketSet(self.space, store.any_of(parts)), splitter), (first[0], second[0]))
                 for (first, second), parts in grouped.items()
             ]
-            if not kept or sum(len(regions) for regions, _ in found) <= MOST_REGIONS:
+            if not kept or sum(len(parts) for parts, _ in found) <= MOST_REGIONS:
                 break
         return found  # type: ignore[return-value]
 
