@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastpath import docker, netns, reference
     from fastpath.analysis.explain import explain
+    from fastpath.analysis.query import field, parse_condition
     from fastpath.engine import Config, Engine, compile, load_engine
     from fastpath.errors import (
         CompileError,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         HostError,
         PacketError,
         ParseError,
+        QueryError,
         UnavailableError,
     )
     from fastpath.host.model import Host
@@ -46,7 +48,8 @@ _WHERE = {
     "explain": "fastpath.analysis.explain",
     "FastpathError": "fastpath.errors", "ParseError": "fastpath.errors", "EditError": "fastpath.errors",
     "HostError": "fastpath.errors", "PacketError": "fastpath.errors", "CompileError": "fastpath.errors",
-    "UnavailableError": "fastpath.errors",
+    "UnavailableError": "fastpath.errors", "QueryError": "fastpath.errors",
+    "field": "fastpath.analysis.query", "parse_condition": "fastpath.analysis.query",
 }
 _MODULES = {
     "docker": "fastpath.docker", "netns": "fastpath.netns", "reference": "fastpath.reference",
@@ -55,9 +58,10 @@ _MODULES = {
 
 __all__ = [
     "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError", "Packet",
-    "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State", "UnavailableError", "Verdict",
-    "__version__", "compile", "docker", "explain", "load_engine", "load_ruleset", "load_script", "netns",
-    "parse_ruleset",
+    "PacketBatch", "PacketError", "ParseError", "QueryError", "Result", "Ruleset", "State", "UnavailableError",
+    "Verdict",
+    "__version__", "compile", "docker", "explain", "field", "load_engine", "load_ruleset", "load_script", "netns",
+    "parse_condition", "parse_ruleset",
     "read_csv", "read_packets", "read_parquet", "reference", "synth",
 ]
 
