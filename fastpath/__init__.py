@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastpath import docker, netns, reference
     from fastpath.analysis.explain import explain
-    from fastpath.analysis.query import field, parse_condition
+    from fastpath.analysis.lint import lint
+    from fastpath.analysis.query import (
+        assert_blocked,
+        assert_reaches,
+        assert_same,
+        field,
+        parse_condition,
+        query,
+    )
     from fastpath.engine import Config, Engine, compile, load_engine
     from fastpath.errors import (
         CompileError,
@@ -49,7 +57,9 @@ _WHERE = {
     "FastpathError": "fastpath.errors", "ParseError": "fastpath.errors", "EditError": "fastpath.errors",
     "HostError": "fastpath.errors", "PacketError": "fastpath.errors", "CompileError": "fastpath.errors",
     "UnavailableError": "fastpath.errors", "QueryError": "fastpath.errors",
-    "field": "fastpath.analysis.query", "parse_condition": "fastpath.analysis.query",
+    "lint": "fastpath.analysis.lint",
+    **dict.fromkeys(("assert_blocked", "assert_reaches", "assert_same", "field", "parse_condition", "query"),
+                    "fastpath.analysis.query"),
 }
 _MODULES = {
     "docker": "fastpath.docker", "netns": "fastpath.netns", "reference": "fastpath.reference",
@@ -60,8 +70,8 @@ __all__ = [
     "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError", "Packet",
     "PacketBatch", "PacketError", "ParseError", "QueryError", "Result", "Ruleset", "State", "UnavailableError",
     "Verdict",
-    "__version__", "compile", "docker", "explain", "field", "load_engine", "load_ruleset", "load_script", "netns",
-    "parse_condition", "parse_ruleset",
+    "__version__", "assert_blocked", "assert_reaches", "assert_same", "compile", "docker", "explain", "field", "lint",
+    "load_engine", "load_ruleset", "load_script", "netns", "parse_condition", "parse_ruleset", "query",
     "read_csv", "read_packets", "read_parquet", "reference", "synth",
 ]
 
