@@ -92,7 +92,7 @@ class HostSets:
                 that cannot be followed.
         """
         if not any(h is host or h == host for h in space.hosts):
-            raise CompileError("the host is none of those that the header space was made for: name it in HeaderSpace.of")
+            raise CompileError("the host is none of those that the header space was made for (HeaderSpace.of)")
         if not host.complete and not space.given_oif and chain not in ("PREROUTING", "INPUT"):
             raise CompileError("the host's routes are not known: packets must bring an egress interface "
                                "(HeaderSpace.of(..., given_oif=True))")

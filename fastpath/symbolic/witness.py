@@ -77,8 +77,7 @@ def _wishes(space: HeaderSpace, column: str, values: dict[str, object]) -> Itera
             for name in dict.fromkeys(names):
                 yield Values.single(ids.id(name))
     elif column in ("src", "dst"):
-        for range_ in ADDRESSES:
-            yield range_
+        yield from ADDRESSES
     elif column == "tcp_flags" and values.get("state") in KNOWN_FLOW:
         yield Values.single(16)
     yield from TYPICAL.get(column, ())
