@@ -9,7 +9,7 @@ from typing import Any as Json
 from fastpath.analysis.explain import Explanation, explain
 from fastpath.analysis.query.conditions import EVERYTHING, Condition
 from fastpath.analysis.query.names import Names
-from fastpath.analysis.query.scope import SCOPES, in_scope
+from fastpath.analysis.query.scope import SCOPES, in_scope, settled
 from fastpath.analysis.query.sets import to_set
 from fastpath.analysis.query.text import as_condition
 from fastpath.analysis.query.wants import wanted
@@ -19,6 +19,7 @@ from fastpath.packets.schema import Verdict
 from fastpath.ruleset.model import RuleRef
 from fastpath.symbolic import HeaderSpace, HostSets, PacketSet
 from fastpath.symbolic.regions import Region
+from fastpath.symbolic.text import SHOWN_ORDER, column_text
 
 Assume = Mapping[str | int, str]
 
@@ -70,6 +71,7 @@ class Found:
         rule: the rule or policy that decides; None where routing does.
         count: how many headers it holds.
         witness: one of them, as ordinary as possible.
+        text: the region in words, without the columns that the query's scope settles.
     """
 
     region: Region
@@ -77,6 +79,7 @@ class Found:
     rule: RuleRef | None
     count: int
     witness: Packet
+    text: str
     _host: Host = field(repr=False)
     _assume: Assume = field(repr=False)
 
@@ -85,14 +88,15 @@ class Found:
         return explain(self._host, self.witness, assume=self._assume)
 
     def __str__(self) -> str:
-        return f"{self.verdict.name:<10} {self.region}"
+        return f"{self.verdict.name:<10} {self.text}"
 
     def to_dict(self) -> dict[str, Json]:
         """Plain values, ready for JSON."""
         rule = None if self.rule is None else {
             "rule": self.rule.id, "table": self.rule.table, "chain": self.rule.chain, "number": self.rule.number,
             "text": self.rule.text}
-        return {"region": str(self.region), "verdict": self.verdict.name, "rule": rule, "headers": self.count,
+        columns = {c: column_text(self.region, c) for c in self.region.columns}
+        return {"region": columns, "verdict": self.verdict.name, "rule": rule, "headers": self.count,
                 "witness": self.witness.as_dict()}
 
 
@@ -143,11 +147,12 @@ class Answer:
         if not packets:
             return ()
         refs = self.host.ruleset.refs()
+        hidden = settled(self.where, self.scope)
         found: list[Found] = []
         for (verdict, rule), here in self.sets.fates(("verdict", "rule")).items():
             for region in (here & packets).regions():
-                found.append(Found(region, verdict, refs[rule] if rule >= 0 else None, region.count, region.witness,
-                                   self.host, self.assume))
+                found.append(Found(region, verdict, refs[rule] if rule >= 0 else None, region.count(), region.witness(),
+                                   _shown(region, hidden), self.host, self.assume))
         return tuple(sorted(found, key=lambda f: -f.count))
 
     def text(self, most: int = 20) -> str:
@@ -175,6 +180,12 @@ class Answer:
             "scope": self.scope, "headers": self.packets.count(), "regions": [f.to_dict() for f in self.regions],
             "undecided": [f.to_dict() for f in self.maybe_regions], "proved_none": not self,
         }
+
+
+def _shown(region: Region, hidden: tuple[str, ...]) -> str:
+    """A region in one line, as its ``str()``, without some columns."""
+    names = [c for c in (*SHOWN_ORDER, *(c for c in region.columns if c not in SHOWN_ORDER)) if c in region.columns]
+    return "  ".join(f"{c} {column_text(region, c)}" for c in names if c not in hidden) or "all of them"
 
 
 def _listed(found: tuple[Found, ...], most: int) -> list[str]:

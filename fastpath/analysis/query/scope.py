@@ -37,13 +37,15 @@ def in_scope(condition: Condition, scope: str) -> Condition:
     """
     if scope not in SCOPES:
         raise QueryError(f"there is no scope {scope!r}; the scopes are {', '.join(SCOPES)}")
+    defaults = {c.name: c.default or 0 for c in PACKET_COLUMNS}
+    pinned = [Comparison(name, (Span(defaults[name], defaults[name]),)) for name in settled(condition, scope)]
+    return All((condition, *pinned)) if pinned else condition
+
+
+def settled(condition: Condition, scope: str) -> tuple[str, ...]:
+    """The columns to which the scope gives their defaults, because the condition does not name them."""
     named = condition.fields()
     if "ctstate" in named:
         named |= {"state"}
-    settled = []
-    for column in PACKET_COLUMNS:
-        wanted = column.name not in OPEN if scope == "plain" else column.name in OF_A_FLOW and scope == "new"
-        if wanted and column.name not in named:
-            assert column.default is not None
-            settled.append(Comparison(column.name, (Span(column.default, column.default),)))
-    return All((condition, *settled)) if settled else condition
+    names = (c.name for c in PACKET_COLUMNS if scope == "plain" and c.name not in OPEN)
+    return tuple(n for n in (names if scope == "plain" else OF_A_FLOW if scope == "new" else ()) if n not in named)
