@@ -13,6 +13,8 @@ from fastpath.analysis.lint.context import Context
 from fastpath.analysis.lint.model import Finding, Kind, Severity
 from fastpath.analysis.query.compare import differing
 from fastpath.compiler.flow import conntrack_in_use
+from fastpath.packets.batch import PacketBatch
+from fastpath.packets.packet import Packet
 from fastpath.packets.result import Fate
 from fastpath.packets.schema import Verdict
 from fastpath.reference.program import Act
@@ -113,21 +115,29 @@ def _sets_mark(context: Context, ref: RuleRef) -> bool:
 
 def _matters(context: Context, ref: RuleRef, matched: PacketSet) -> bool:
     """Whether a packet of the rule, of those that stand for the different fates, fares differently without it."""
-    tried = [context.witness(matched)]
+    reference = context.reference
+    chain = reference.program.chains[ref.table, ref.chain]
+    kept = chain.rules
+    without = [rule for rule in kept if rule.id != ref.id]
+    for packet in _tried(context, matched):
+        batch = PacketBatch.from_packets([packet])
+        before = reference.evaluate(batch)[0]
+        try:
+            chain.rules = without
+            after = reference.evaluate(batch)[0]
+        finally:
+            chain.rules = kept
+        if _differ(before, after):
+            return True
+    return False
+
+
+def _tried(context: Context, matched: PacketSet) -> Iterator[Packet]:
+    yield context.witness(matched)
     for part in context.parts:
         here = part & matched
         if here:
-            tried.append(here.witness())
-    packets = [p for p in dict.fromkeys(tried) if p.oif is None or context.host.complete]
-    before = [context.reference.trace(p).fate for p in packets]
-    chain = context.reference.program.chains[ref.table, ref.chain]
-    kept = chain.rules
-    try:
-        chain.rules = [rule for rule in kept if rule.id != ref.id]
-        after = [context.reference.trace(p).fate for p in packets]
-    finally:
-        chain.rules = kept
-    return any(_differ(a, b) for a, b in zip(before, after, strict=True))
+            yield here.witness()
 
 
 def _differ(a: Fate, b: Fate) -> bool:
