@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastpath.symbolic.regions import Region
 
 ORDER: tuple[tuple[str, int], ...] = (
-    ("oif", 16), ("proto", 8), ("dport", 16), ("iif", 16), ("src", 32), ("state", 3), ("dst", 32), ("sport", 16),
+    ("oif", 16), ("proto", 8), ("dport", 16), ("src", 32), ("iif", 16), ("dst", 32), ("state", 3), ("sport", 16),
     ("frag", 2), ("tcp_flags", 8), ("icmp_type", 8), ("icmp_code", 8), ("pkttype", 2), ("ttl", 8), ("tos", 8),
     ("length", 16), ("mark", 32), ("connmark", 32), ("ctdir", 2), ("ctstatus", 16), ("ctorigdst", 32),
     ("ctorigdstport", 16), ("mac_src", 48), ("uid", 32), ("gid", 32),
