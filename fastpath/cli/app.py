@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fastpath.cli.capacity import app as capacity
 from fastpath.cli.check import check
 from fastpath.cli.docker import app as docker
 from fastpath.cli.evaluate import evaluate
@@ -50,3 +51,4 @@ app.command("trace")(trace)
 app.command("check")(check)
 app.command("verify")(verify)
 app.add_typer(docker)
+app.add_typer(capacity)
