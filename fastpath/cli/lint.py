@@ -26,7 +26,11 @@ def lint(
     host: Annotated[
         Path, typer.Option("--host", "-H", help="Capture folder, or one iptables-save file.", show_default=False)
     ],
-    severity: Annotated[Level, typer.Option(help="Show findings of this severity and worse.")] = Level.warning,
+    severity: Annotated[
+        Level | None,
+        typer.Option(help="Show findings of this severity and worse; by default warnings, and all of them with --kind, "
+                     "--json or --sarif.", show_default=False),
+    ] = None,
     fail_on: Annotated[
         Level, typer.Option("--fail-on", help="Exit with 1 where there are findings of this severity or worse.")
     ] = Level.error,
@@ -70,7 +74,9 @@ def lint(
 
     other = load_ruleset(also, unknown="undecided") if also is not None else None
     whole = search(Host.load(host), kinds=kind, assume=assumed, other=other)
-    report = whole.at_least(Severity[severity.value.upper()])
+    everything = kind is not None or as_json or as_sarif
+    shown = severity or (Level.note if everything else Level.warning)
+    report = whole.at_least(Severity[shown.value.upper()])
     if as_sarif:
         text = json.dumps(report.to_sarif(), indent=2)
     elif as_json:

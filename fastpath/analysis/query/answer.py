@@ -157,7 +157,7 @@ class Answer:
 
     def text(self, most: int = 20) -> str:
         """The answer for people, with at most `most` regions."""
-        lines = [f"where    {self.where}", f"         ({SCOPES[self.scope]})"]
+        lines = [f"packets  {SCOPES[self.scope]}", f"where    {self.where}"]
         if self.want is not None:
             lines.append(f"want     {self.want}")
         if not self:
