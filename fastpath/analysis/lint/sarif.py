@@ -7,6 +7,7 @@ is named. The logical location is always the rule's place in the ruleset.
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -21,11 +22,9 @@ _LEVELS = {Severity.NOTE: "note", Severity.WARNING: "warning", Severity.ERROR: "
 
 def to_sarif(report: LintReport) -> dict[str, Any]:
     """The report as a log with one run."""
-    from fastpath import __version__
-
     kinds = list(report.kinds)
     numbers = {kind.id: i for i, kind in enumerate(kinds)}
-    driver = {"name": "fastpath", "semanticVersion": __version__, "rules": [_rule(kind) for kind in kinds]}
+    driver = {"name": "fastpath", **_version(), "rules": [_rule(kind) for kind in kinds]}
     return {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -35,6 +34,13 @@ def to_sarif(report: LintReport) -> dict[str, Any]:
             "results": [_result(finding, numbers, report.source) for finding in report.findings],
         }],
     }
+
+
+def _version() -> dict[str, str]:
+    try:
+        return {"version": version("fastpath")}
+    except PackageNotFoundError:
+        return {}
 
 
 def _rule(kind: Kind) -> dict[str, Any]:
