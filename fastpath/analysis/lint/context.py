@@ -116,7 +116,12 @@ class Context:
         """Ordinary first packets: nothing unusual in their headers."""
         return self.set_of("state == auto and tcp_flags == SYN and icmp_type == 8 and icmp_code == 0 and frag == 0 and "
                            "ttl == 64 and tos == 0 and length == 60 and mark == 0 and connmark == 0 and ctdir == 0 and "
-                           "ctstatus == 0 and pkttype == unicast")
+                           "ctstatus == 0 and ctorigdst == 0.0.0.0 and ctorigdstport == 0 and pkttype == unicast")
+
+    @cached_property
+    def as_delivered(self) -> PacketSet:
+        """Packets whose header does not claim more of their flow than their state."""
+        return self.set_of("ctdir == 0 and ctstatus == 0 and ctorigdst == 0.0.0.0 and ctorigdstport == 0")
 
     def witness(self, packets: PacketSet) -> Packet:
         """A packet of a set: an ordinary one where there is any."""

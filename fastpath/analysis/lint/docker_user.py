@@ -76,9 +76,9 @@ def _replies(context: Context, ref: RuleRef) -> Iterator[Finding]:
 
 def _usual(context: Context) -> PacketSet:
     """TCP and UDP packets with nothing unusual beside their state."""
-    return context.set_of("proto in {tcp,udp} and frag == 0 and ttl == 64 and tos == 0 and length == 60 and "
-                          "mark == 0 and connmark == 0 and ctdir == 0 and ctstatus == 0 and pkttype == unicast and "
-                          "(proto == udp or tcp_flags == SYN|ACK)")
+    return context.as_delivered & context.set_of(
+        "proto in {tcp,udp} and frag == 0 and ttl == 64 and tos == 0 and length == 60 and mark == 0 and connmark == 0 "
+        "and pkttype == unicast and (proto == udp or tcp_flags == SYN|ACK)")
 
 
 def _answered(context: Context, replies: PacketSet, bridge: str) -> tuple[Packet, Packet] | None:
@@ -175,7 +175,7 @@ def _skipped(context: Context) -> Iterator[Finding]:
     by_rule = []
     for (verdict, egress, rule), packets in context.sets.fates(("verdict", "egress", "rule")).items():
         if verdict is Verdict.FORWARD and egress in context.bridges:
-            around = packets - context.entering(USER)
+            around = (packets - context.entering(USER)) & context.as_delivered
             if around:
                 by_rule.append((rule, around))
                 forwarded = forwarded | around

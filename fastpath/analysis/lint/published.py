@@ -189,7 +189,7 @@ def _bypassed(
 ) -> Iterator[Finding]:
     outside = context.set_of(_outside(context)) if context.outside else context.space.everything
     for rule, packets in blocked.items():
-        around = packets & through & outside
+        around = packets & through & outside & context.as_delivered
         if around:
             what = "INPUT's policy" if rule.number == 0 else "The rule"
             yield context.finding(
