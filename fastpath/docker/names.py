@@ -22,4 +22,5 @@ def names_of(topology: Topology, engine: EngineLike) -> Names:
     for place in plan.attachments:
         containers.setdefault(place.container, []).append(str(place.address))
     networks = {segment.name: [segment.text] for segment in plan.segments}
-    return Names.of(build_host(topology, engine)).with_docker(networks, containers)
+    bridges = {segment.name: segment.bridge for segment in plan.segments if segment.bridge is not None}
+    return Names.of(build_host(topology, engine)).with_docker(networks, containers, bridges)

@@ -156,6 +156,10 @@ def test_names_of_a_capture():
     web = names.resolve(field.src.within("container web"))
     assert isinstance(web, Comparison) and len(web.items) >= 2, "both replicas of the service"
     assert names.resolve(field.iif == "br-+") == (field.iif == "br-+")
+    bridge = names.bridges["shop_backend"]
+    assert bridge.startswith("br-")
+    assert names.resolve(parse_condition("iif in network backend")) == (field.iif == bridge)
+    assert names.bridges["bridge"] == "docker0"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +169,7 @@ def test_names_of_a_capture():
         ("dst in network backened", "no network 'backened'; there are bridge"),
         ("dst in container x", "no container 'x'"),
         ("dst in network host", "no IPv4 address"),
+        ("iif in network host", "with an interface of its own"),
         ('rule == "filter NOWHERE 1"', "no rule"),
         ("rule == 99999", "no rule"),
     ],

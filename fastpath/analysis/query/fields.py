@@ -245,7 +245,8 @@ def read_item(name: str, value: object) -> Item:
     if field.kind == "interface":
         if not isinstance(value, str) or not value:
             raise QueryError(f"{name}: {value!r} is no interface name such as eth0")
-        return Name("interface", value)
+        kind, _, network = value.partition(" ")
+        return Name("network", network.strip()) if kind == "network" and network.strip() else Name("interface", value)
     if field.kind == "rule":
         return _rule(value)
     if isinstance(value, int):

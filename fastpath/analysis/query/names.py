@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any as Json
 
 from fastpath.analysis.query.conditions import All, Any, Bits, Comparison, Condition, Item, Name, Not, Span
-from fastpath.analysis.query.fields import CTSTATES
+from fastpath.analysis.query.fields import CTSTATES, FIELDS
 from fastpath.compiler.interfaces import matches
 from fastpath.errors import HostError, QueryError
 from fastpath.host.model import Host
@@ -37,6 +37,7 @@ class Names:
         interfaces: names of the host's interfaces and of those that its rules speak of; None where any name will do.
         networks: Docker networks with their address ranges.
         containers: containers with their addresses.
+        bridges: the interface of each Docker network that has one.
         aliases: other names of networks (``network NAME``) and containers (``container NAME``) -> full names.
         rules: rules and policies by id.
         loose: nf_conntrack_tcp_loose, on which it hangs what ``ctstate`` is.
@@ -45,6 +46,7 @@ class Names:
     interfaces: tuple[str, ...] | None = None
     networks: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
     containers: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
+    bridges: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rules: tuple[RuleRef, ...] = ()
     loose: bool = True
@@ -63,10 +65,14 @@ class Names:
             return found
         networks: dict[str, tuple[Span, ...]] = {}
         containers: dict[str, tuple[Span, ...]] = {}
+        bridges: dict[str, str] = {}
         aliases: dict[str, list[str]] = {}
         for item in _objects(folder / "networks.json"):
             name = str(item.get("Name", ""))
             networks[name] = _subnets(item)
+            if item.get("Driver") == "bridge":
+                options = item.get("Options") or {}
+                bridges[name] = str(options.get("com.docker.network.bridge.name") or f"br-{str(item.get('Id', ''))[:12]}")
             short = (item.get("Labels") or {}).get(COMPOSE_NETWORK) or name.partition("_")[2]
             if short and short != name:
                 aliases.setdefault(f"network {short}", []).append(name)
@@ -77,16 +83,19 @@ class Names:
             if service and service != name:
                 aliases.setdefault(f"container {service}", []).append(name)
         kept = {name: tuple(full) for name, full in aliases.items()}
-        return replace(found, networks=networks, containers=containers, aliases=kept)
+        return replace(found, networks=networks, containers=containers, bridges=bridges, aliases=kept)
 
-    def with_docker(self, networks: Mapping[str, Iterable[str]], containers: Mapping[str, Iterable[str]]) -> Names:
-        """The same with networks (name -> subnets) and containers (name -> addresses) added, given as text."""
+    def with_docker(
+        self, networks: Mapping[str, Iterable[str]], containers: Mapping[str, Iterable[str]],
+        bridges: Mapping[str, str] | None = None,
+    ) -> Names:
+        """The same with networks (name -> subnets), containers (name -> addresses) and networks' interfaces added."""
         def spans(texts: Iterable[str]) -> tuple[Span, ...]:
             found = (parse_prefix(text) for text in texts)
             return tuple(Span(n.address, n.address | (~n.mask & 0xFFFFFFFF)) for n in found if n.family == 4)
 
         return replace(
-            self, networks={**self.networks, **{name: spans(texts) for name, texts in networks.items()}},
+            self, bridges={**self.bridges, **(bridges or {})}, networks={**self.networks, **{name: spans(texts) for name, texts in networks.items()}},
             containers={**self.containers, **{name: spans(texts) for name, texts in containers.items()}})
 
     # ------------------------------------------------------------------------------------------------ looking up
@@ -109,7 +118,8 @@ class Names:
         items: list[Item] = []
         for item in condition.items:
             if isinstance(item, Name) and item.kind in ("network", "container"):
-                items += self._docker(item)
+                of_interface = FIELDS[condition.field].kind == "interface"
+                items += [self._bridge(item)] if of_interface else self._docker(item)
             else:
                 if isinstance(item, Name):
                     self._check(condition.field, item)
@@ -136,6 +146,15 @@ class Names:
             All((tcp, Comparison("tcp_flags", flags))), All((icmp, Comparison("icmp_type", asks))),
             Not(Comparison("proto", (Span(1, 1), Span(6, 6)))),
         ))
+
+    def _bridge(self, item: Name) -> Name:
+        """The interface of a Docker network."""
+        known = self.bridges
+        (full, *more) = (item.text,) if item.text in known else self.aliases.get(f"network {item.text}", ("",))
+        if more or full not in known:
+            raise QueryError(f"there is no network {item.text!r} with an interface of its own on the host; there are "
+                             f"{_listed(known) or 'none'}")
+        return Name("interface", known[full])
 
     def _docker(self, item: Name) -> tuple[Span, ...]:
         known = self.networks if item.kind == "network" else self.containers

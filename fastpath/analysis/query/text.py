@@ -9,7 +9,8 @@
                | FIELD ("has" | "lacks") FLAGS
     value     := NUMBER | NUMBER-NUMBER | NUMBER/MASK            ports, marks, lengths ...
                | ADDRESS | ADDRESS-ADDRESS | ADDRESS/LENGTH
-               | "network" NAME | "container" NAME               of Docker, where the host folder knows them
+               | "network" NAME | "container" NAME               of Docker, where the host folder knows them; of an
+                                                                 interface field, a network's bridge
                | NAME                                            protocol, interface (br-+ for any such), state, verdict
                | FLAG("|"FLAG)*                                  SYN|ACK, NONE
                | "TABLE CHAIN NUMBER"                            a rule, in quotes; number 0 is the policy
