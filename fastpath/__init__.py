@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastpath import docker, netns, reference
+    from fastpath.analysis.diff import Diff, diff
     from fastpath.analysis.explain import explain
     from fastpath.analysis.flows import evaluate_flows
     from fastpath.analysis.lint import lint
@@ -58,6 +59,7 @@ _WHERE = {
     "read_parquet": "fastpath.packets.files", "Leg": "fastpath.packets.schema", "Outcome": "fastpath.packets.schema",
     "Ruleset": "fastpath.ruleset", "load_ruleset": "fastpath.ruleset", "load_script": "fastpath.ruleset",
     "parse_ruleset": "fastpath.ruleset", "QueryError": "fastpath.errors", "lint": "fastpath.analysis.lint",
+    "Diff": "fastpath.analysis.diff", "diff": "fastpath.analysis.diff",
     **dict.fromkeys(("assert_blocked", "assert_reaches", "assert_same", "field", "parse_condition", "query"),
                     "fastpath.analysis.query"),
 }
@@ -67,10 +69,10 @@ _MODULES = {
 }
 
 __all__ = [
-    "AbsentColumnError", "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host",
+    "AbsentColumnError", "CompileError", "Config", "Diff", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host",
     "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "QueryError", "Result",
     "Ruleset", "State", "UnavailableError", "Verdict", "__version__", "assert_blocked", "assert_reaches", "assert_same",
-    "compile", "docker", "evaluate_flows", "explain", "field", "lint", "load_engine", "load_ruleset", "load_script",
+    "compile", "diff", "docker", "evaluate_flows", "explain", "field", "lint", "load_engine", "load_ruleset", "load_script",
     "netns", "parse_condition", "parse_ruleset", "query", "read_csv", "read_packets", "read_parquet", "reference",
     "synth",
 ]

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fastpath.compiler.fields import Values
 from fastpath.compiler.flow import Builder, Ways, conntrack_in_use
 from fastpath.compiler.stages import ways_of_chain
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
 from fastpath.packets.schema import LOCAL, Hook, Verdict
 from fastpath.packets.text import format_address
+from fastpath.symbolic.affected import Names, affected
 from fastpath.symbolic.header import READS, Bits, Origin, constant_of
 from fastpath.symbolic.space import HeaderSpace, PacketSet
 from fastpath.symbolic.undecided import SHOWN, Doubts, Shown
@@ -123,10 +125,24 @@ class HostSets:
             if base.startswith("extra:"):
                 space.bits_of(base)
             space.look_at(READS.get(base, (base,)))
-        self.effects_read()
-        self._walked = walker.run(self._entries())
+        self._effects_read()
+        self._packets = space.domain
 
-    def effects_read(self) -> None:
+    def restrict(self, packets: PacketSet) -> None:
+        """Follows some packets only: fates are then a partition of these, and rules' sets are parts of them.
+
+        Raises:
+            CompileError: all packets have been followed already.
+        """
+        if "_walked" in self.__dict__:
+            raise CompileError("these sets have been computed already")
+        self._packets = packets.diagram
+
+    @cached_property
+    def _walked(self) -> Walked:
+        return Walker(self.origin, self._ways).run(self._entries())
+
+    def _effects_read(self) -> None:
         """Notes the columns that NAT and marks read."""
         steps = [s for found in self._ways.steps.values() for s in found]
         effects = [e for s in steps for b in s.blocks.values() for op in b.ops for e in op.effects]
@@ -134,14 +150,22 @@ class HostSets:
             self.space.look_at(EFFECT_READS)
 
     def _entries(self) -> dict[str, int]:
-        domain = self.space.domain
+        domain = self._packets
         if self.alone:
             return {"alone": domain}
-        from fastpath.compiler.fields import Values
-
         local = self.space.values_of("iif", Values.single(self.space.interface_id(LOCAL)))
         store = self.space.store
         return {"arriving": store.without(domain, local), "local": store.both(domain, local)}
+
+    def affected(self, other: HostSets, names: tuple[Names, Names] | None = None) -> PacketSet:
+        """The packets that may fare differently on another host of the space; none of the others does.
+
+        Args:
+            other: the other host's sets.
+            names: names of either host's rules by id, where it matters which rule decides.
+        """
+        found = affected((self.origin, other.origin), (self._ways, other._ways), self._entries(), names)
+        return PacketSet(self.space, found)
 
     # ------------------------------------------------------------------------------------------------- fates
 

@@ -189,7 +189,7 @@ class Walker:
                 continue
             self._way = way
             sets = self._merged(waiting)
-            for at, step in enumerate(self.ways.steps[way]):
+            for at, step in enumerate(self.ways.steps.get(way, ())):
                 sets = self._step(step, sets, (number, at))
             if way in self.ways.ends:
                 for header, here in sets.items():

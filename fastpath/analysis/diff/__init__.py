@@ -1,7 +1,7 @@
 """What changes between two hosts, for all packets: exact regions of header space, or a proof that nothing does.
 
-``compute.py`` finds the sets that fare differently, ``model.py`` is what comes out, ``text.py`` and ``export.py`` put it
-into words and tables.
+``compute.py`` finds the sets that fare differently, ``model.py`` is what comes out; ``kinds.py`` gathers regions of one
+shape, ``text.py`` and ``export.py`` put everything into words and tables.
 """
 
 from __future__ import annotations

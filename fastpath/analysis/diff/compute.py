@@ -24,6 +24,9 @@ from fastpath.symbolic import HeaderSpace, HostSets, PacketSet, Region, Rewrite
 ASPECTS = ("verdict", "egress", "nat", "rule")
 """What can be compared. Egress and NAT count of packets that get through."""
 
+MOST_REGIONS = 40
+"""Regions beyond which packets whose fates differ in egress or NAT only are shown together."""
+
 THROUGH = frozenset({Verdict.FORWARD, Verdict.LOCAL_OUT, Verdict.LOCAL_IN, Verdict.ACCEPT})
 
 Where: TypeAlias = "PacketSet | Callable[[HeaderSpace], PacketSet]"
@@ -115,7 +118,11 @@ class Comparison:
         self.before, self.after, self.aspects = before, after, aspects
         self.space = before.space
         store = self.space.store
-        first, second = (self._fates(sets, asked) for sets in (before, after))
+        names = (rule_names(before.host), rule_names(after.host))
+        possible = asked & before.affected(after, names if "rule" in aspects else None)
+        for sets in (before, after):
+            sets.restrict(possible)
+        first, second = (self._fates(sets, possible) for sets in (before, after))
         self.pairs: dict[tuple[Key, Key], int] = {}
         for ours, here in first.items():
             if ours in second:
@@ -163,12 +170,12 @@ class Comparison:
         self, packets: PacketBatch | None, hosts: tuple[Host, Host], assume: Mapping[str | int, str]
     ) -> tuple[Difference, ...]:
         """The regions, merged, with what becomes of them."""
-        found = []
         inside = None
         if packets is not None and self.changed:
             inside = packets.take(np.flatnonzero(self.changed.contains(packets)))
-        for (ours, theirs), here in self.pairs.items():
-            for region in PacketSet(self.space, here).regions():
+        found = []
+        for regions, (ours, theirs) in self._regions():
+            for region in regions:
                 count = None if packets is None else 0
                 if inside is not None:
                     count = int(np.count_nonzero(region.packets.contains(inside)))
@@ -176,9 +183,40 @@ class Comparison:
                 found.append(Difference(region, before, after, count, hosts, assume))
         return tuple(sorted(found, key=lambda d: (d.packets or 0, d.headers), reverse=True))
 
-    def _side(self, sets: HostSets, key: Key, region: Region) -> Side:
-        rules = {rule for _, rule in sets.within(region.packets, ("verdict", "rule"))}
-        return Side(key.verdict, key.egress, key.nat, tuple(sets.refs[i] for i in sorted(rules) if i >= 0), -1 in rules)
+    def _regions(self) -> list[tuple[tuple[Region, ...], tuple[Verdict, Verdict]]]:
+        """Regions with the same verdicts on either side. What else is compared is told apart as far as that leaves few
+        enough to read: rules never, egress and NAT if they are no more than ``MOST_REGIONS``."""
+        levels = [tuple(a for a in kept if a in self.aspects) for kept in (("egress", "nat"), ("egress",), ())]
+        for kept in dict.fromkeys(levels):
+            grouped: dict[tuple[tuple[object, ...], tuple[object, ...]], list[int]] = defaultdict(list)
+            for (ours, theirs), here in self.pairs.items():
+                first, second = ((k.verdict, *(getattr(k, aspect) for aspect in kept)) for k in (ours, theirs))
+                grouped[first, second].append(here)
+            if len(grouped) > MOST_REGIONS and kept:
+                continue
+            store = self.space.store
+            found = [
+                (PacketSet(self.space, store.any_of(parts)).regions(), (first[0], second[0]))
+                for (first, second), parts in grouped.items()
+            ]
+            if not kept or sum(len(regions) for regions, _ in found) <= MOST_REGIONS:
+                break
+        return found  # type: ignore[return-value]
+
+    def _side(self, sets: HostSets, verdict: Verdict, region: Region) -> Side:
+        rules: dict[int, None] = {}
+        egress: dict[str, None] = {}
+        rewrites: dict[Rewrite, None] = {}
+        asked = ["egress", *(["nat"] if "nat" in self.aspects else [])] if verdict in THROUGH else []
+        for _, rule, *rest in sets.within(region.packets, ("verdict", "rule", *asked)):
+            rules[rule] = None
+            for aspect, value in zip(asked, rest, strict=True):
+                if aspect == "nat":
+                    rewrites[value] = None
+                elif value is not None:
+                    egress[value] = None
+        refs = tuple(sets.refs[i] for i in sorted(rules) if i >= 0)
+        return Side(verdict, tuple(egress), tuple(rewrites), refs, -1 in rules)
 
 
 def rule_names(host: Host) -> dict[int, RuleName]:

@@ -10,21 +10,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from fastpath.analysis.diff.model import Diff, Difference, Side
-    from fastpath.symbolic import Rewrite
 
 
 def _side(side: Side) -> dict[str, Any]:
     return {
-        "verdict": side.verdict.name, "egress": side.egress, "nat": _rewrite(side.rewrite),
+        "verdict": side.verdict.name, "egress": list(side.egress), "nat": [str(r) for r in side.rewrites],
         "rules": [
             {"rule": r.id, "table": r.table, "chain": r.chain, "number": r.number, "text": r.text} for r in side.rules
         ],
         "routing": side.routed,
     }
-
-
-def _rewrite(rewrite: Rewrite | None) -> str | None:
-    return None if rewrite is None else str(rewrite)
 
 
 def region_dict(difference: Difference) -> dict[str, Any]:
@@ -68,8 +63,8 @@ def to_arrow(diff: Diff) -> pa.Table:
     for which in ("before", "after"):
         sides = [getattr(d, which) for d in diff.differences]
         table[f"{which}_verdict"] = pa.array([s.verdict.name for s in sides], pa.string())
-        table[f"{which}_egress"] = pa.array([s.egress for s in sides], pa.string())
-        table[f"{which}_nat"] = pa.array([_rewrite(s.rewrite) for s in sides], pa.string())
+        table[f"{which}_egress"] = pa.array([list(s.egress) for s in sides], pa.list_(pa.string()))
+        table[f"{which}_nat"] = pa.array([[str(r) for r in s.rewrites] for s in sides], pa.list_(pa.string()))
         table[f"{which}_rules"] = pa.array([[r.id for r in s.rules] for s in sides], pa.list_(pa.int32()))
     table["headers"] = pa.array([float(d.headers) for d in diff.differences], pa.float64())
     table["packets"] = pa.array([d.packets for d in diff.differences], pa.int64())

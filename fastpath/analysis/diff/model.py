@@ -20,6 +20,7 @@ from fastpath.symbolic import PacketSet, Region, Rewrite
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fastpath.analysis.diff.kinds import Kind
     from fastpath.analysis.explain import Explanation
 
 
@@ -29,25 +30,29 @@ class Side:
 
     Attributes:
         verdict: their fate.
-        egress: the interface through which they leave (None: none, or where egress is not compared, not asked).
-        rewrite: what NAT makes of them; None where that is not compared, or where they do not get through.
-        rules: the rules and policies that decide about them, in the order of their ids; for UNDECIDED those on which the
-            fate hangs.
+        egress: the interfaces through which they leave, where they get through.
+        rewrites: what NAT makes of them, where that was compared and they get through.
+        rules: the rules and policies that decide about them, in the order of their ids; for UNDECIDED those on which
+            the fate hangs.
         routed: True where routing decides about some, or no filter table is there to decide.
     """
 
     verdict: Verdict
-    egress: str | None
-    rewrite: Rewrite | None
+    egress: tuple[str, ...]
+    rewrites: tuple[Rewrite, ...]
     rules: tuple[RuleRef, ...]
     routed: bool
 
     def __str__(self) -> str:
         words = [self.verdict.name]
-        if self.egress is not None:
-            words.append(f"out {self.egress}")
-        if self.rewrite is not None and str(self.rewrite) != "unchanged":
-            words.append(str(self.rewrite))
+        if len(self.egress) == 1:
+            words.append(f"out {self.egress[0]}")
+        elif self.egress:
+            words.append(f"out one of {len(self.egress)} interfaces")
+        if len(self.rewrites) > 1:
+            words.append(f"with one of {len(self.rewrites)} translations")
+        elif self.rewrites and str(self.rewrites[0]) != "unchanged":
+            words.append(str(self.rewrites[0]))
         return " ".join(words)
 
 
@@ -140,11 +145,18 @@ class Diff:
             return None
         return sum(d.packets or 0 for d in self.differences)
 
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The regions by kind: those that are the same but for the network they are about are one kind."""
+        from fastpath.analysis.diff.kinds import kinds
+
+        return kinds(self.differences, self.asked.space, (self.before, self.after))
+
     def __str__(self) -> str:
         return self.text()
 
     def text(self, most: int = 20) -> str:
-        """In words, the first `most` regions in full."""
+        """In words, the first `most` kinds of regions in full."""
         from fastpath.analysis.diff.text import diff_text
 
         return diff_text(self, most)

@@ -72,7 +72,8 @@ class Names:
             networks[name] = _subnets(item)
             if item.get("Driver") == "bridge":
                 options = item.get("Options") or {}
-                bridges[name] = str(options.get("com.docker.network.bridge.name") or f"br-{str(item.get('Id', ''))[:12]}")
+                own = options.get("com.docker.network.bridge.name")
+                bridges[name] = str(own or f"br-{str(item.get('Id', ''))[:12]}")
             short = (item.get("Labels") or {}).get(COMPOSE_NETWORK) or name.partition("_")[2]
             if short and short != name:
                 aliases.setdefault(f"network {short}", []).append(name)
@@ -95,7 +96,8 @@ class Names:
             return tuple(Span(n.address, n.address | (~n.mask & 0xFFFFFFFF)) for n in found if n.family == 4)
 
         return replace(
-            self, bridges={**self.bridges, **(bridges or {})}, networks={**self.networks, **{name: spans(texts) for name, texts in networks.items()}},
+            self, bridges={**self.bridges, **(bridges or {})},
+            networks={**self.networks, **{name: spans(texts) for name, texts in networks.items()}},
             containers={**self.containers, **{name: spans(texts) for name, texts in containers.items()}})
 
     # ------------------------------------------------------------------------------------------------ looking up
