@@ -88,9 +88,12 @@ def check_reaches(
     wanted = WORDS["reached"] if to is None else WORDS["reached"] & as_condition(to)
     said = "do not get through" if to is None else f"do not get through as {to} says"
     found = check_none(host, where, ~wanted, scope=scope, assume=assume, names=names, said=said)
-    if found.holds and not query(host, where, scope=scope, names=names).packets:
-        return Verdict(False, f"there are no {SCOPES[scope]} where {as_condition(where)}")
-    return found
+    if not found.holds:
+        return found
+    about = f"{SCOPES[scope]} where {as_condition(where)}"
+    if not query(host, where, scope=scope, names=names).packets:
+        return Verdict(False, f"there are no {about}")
+    return Verdict(True, f"proved: all {about} get through" + ("" if to is None else f" as {to} says"))
 
 
 def check_same(
