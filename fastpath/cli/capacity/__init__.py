@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from fastpath.cli.capacity.calibrate import calibrate
+from fastpath.cli.capacity.cost import cost
+
 app = typer.Typer(
     name="capacity",
     help="What netfilter will cost a host: nanoseconds a packet, growth, connections, ports.",
@@ -11,3 +14,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command("cost")(cost)
+app.command("calibrate")(calibrate)
