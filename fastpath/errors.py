@@ -61,6 +61,10 @@ class PacketError(FastpathError):
     """Packet columns that are unknown, of the wrong type, out of range or of different lengths."""
 
 
+class AbsentColumnError(PacketError, AttributeError):
+    """A result column, or the counters, of a result that was asked for without them."""
+
+
 class CompileError(FastpathError):
     """A host that cannot be compiled, or a saved engine that cannot be loaded."""
 

@@ -126,6 +126,7 @@ class Plan:
         steps: what a layout has to write rules for, in order.
         stacks: container -> the container, or ``host``, or ``none``, whose network stack it uses.
         ineffective: published ports without effect, as (container, port, reason).
+        gateways: container -> the segment that carries its default route; containers without one are not in it.
     """
 
     engine: Engine
@@ -137,6 +138,7 @@ class Plan:
     steps: tuple[Step, ...]
     stacks: dict[str, str]
     ineffective: tuple[tuple[str, Port, str], ...]
+    gateways: dict[str, str]
 
     @property
     def bridges(self) -> tuple[Segment, ...]:
@@ -250,7 +252,7 @@ class _Builder:
         return Plan(
             self.engine, self.daemon, self.topology.machine, tuple(self.segments.values()), tuple(self.attachments),
             tuple(step for steps in self.publications.values() for step in steps if isinstance(step, Published)),
-            tuple(self._steps()), stack_of, tuple(self.ineffective))
+            tuple(self._steps()), stack_of, tuple(self.ineffective), dict(self.gateways))
 
     # ------------------------------------------------------------------------------------------- order of acts
 

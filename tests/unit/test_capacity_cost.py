@@ -27,7 +27,7 @@ RULES = {
     "fail:conntrack": 40.0,
 }
 TRACK = {"new": 50.0, "established": 25.0, "invalid": 30.0, "untracked": 0.0}
-FLAT = BackendCosts(WAYS, {"filter": 10.0, "nat": 11.0}, TRACK, {"new": 60.0, "known": 15.0}, RULES, 1 << 20, 0.0,
+FLAT = BackendCosts(WAYS, {"filter": 10.0, "nat": 11.0}, TRACK, {"new": 60.0, "known": 15.0}, RULES, 0.0, 1 << 20, 0.0,
                     1 << 24, 0.0)
 MODEL = CostModel({"cpu": "made up", "kernel": "0", "iptables": "1", "date": "never"}, {"legacy": FLAT})
 

@@ -59,6 +59,7 @@ class BackendCosts:
         track: by name of ``TRACK``: connection tracking, where the rules use it.
         nat: ``new``: what the nat hooks add for a flow's first packet, chains left out; ``known``: for later packets.
         rules: parameters of tests, counting and targets.
+        switch_ns: for a rule whose tests are other ones than those of the rule before it.
         cache_bytes: memory of rules that is read at no extra cost.
         line_ns: for each 64 bytes beyond.
         deep_bytes, deep_ns: likewise beyond the next cache, in addition.
@@ -70,6 +71,7 @@ class BackendCosts:
     track: Mapping[str, float]
     nat: Mapping[str, float]
     rules: Mapping[str, float]
+    switch_ns: float
     cache_bytes: int
     line_ns: float
     deep_bytes: int

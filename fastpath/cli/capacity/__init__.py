@@ -6,6 +6,7 @@ import typer
 
 from fastpath.cli.capacity.calibrate import calibrate
 from fastpath.cli.capacity.cost import cost
+from fastpath.cli.capacity.sweep import sweep
 
 app = typer.Typer(
     name="capacity",
@@ -16,4 +17,5 @@ app = typer.Typer(
 )
 
 app.command("cost")(cost)
+app.command("sweep")(sweep)
 app.command("calibrate")(calibrate)

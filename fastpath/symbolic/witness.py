@@ -1,0 +1,99 @@
+"""A packet that stands for a set: as ordinary as the set allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fastpath.compiler.fields import Values
+from fastpath.errors import PacketError
+from fastpath.packets.packet import COLUMNS, Packet
+from fastpath.packets.schema import LOCAL, NO_ID, State
+from fastpath.symbolic.space import HeaderSpace, PacketSet
+
+TYPICAL: dict[str, tuple[Values, ...]] = {
+    "state": tuple(Values.single(s) for s in (State.AUTO, State.NEW, State.ESTABLISHED, State.REPLY, State.RELATED)),
+    "proto": (Values.single(6), Values.single(17), Values.single(1)),
+    "dport": (Values.single(443), Values.single(80), Values.of([(1, 32767)]), Values.of([(1, 65535)])),
+    "sport": (Values.single(40000), Values.of([(32768, 60999)]), Values.of([(1024, 65535)])),
+    "frag": (Values.single(0),), "pkttype": (Values.single(0),), "ttl": (Values.single(64), Values.of([(2, 255)])),
+    "tos": (Values.single(0),), "length": (Values.single(60), Values.of([(60, 1500)])),
+    "mark": (Values.single(0),), "connmark": (Values.single(0),), "ctdir": (Values.single(0),),
+    "ctstatus": (Values.single(0),), "ctorigdst": (Values.single(0),), "ctorigdstport": (Values.single(0),),
+    "mac_src": (Values.single(0),), "uid": (Values.single(NO_ID), Values.single(1000)),
+    "gid": (Values.single(NO_ID), Values.single(1000)),
+    "icmp_type": (Values.single(8), Values.single(0)), "icmp_code": (Values.single(0),),
+    "tcp_flags": tuple(Values.single(f) for f in (2, 16, 24, 18)),
+}
+"""What a column should hold, the first choice first."""
+
+KNOWN_FLOW = (State.ESTABLISHED, State.REPLY)
+
+ADDRESSES = tuple(
+    Values.of([(a, b)]) for a, b in (
+        (0xC6336407, 0xC6336407), (0xC0000201, 0xC00002FE), (0x0A000001, 0x0AFFFFFE), (0xAC100001, 0xAC1FFFFE),
+        (0xC0A80001, 0xC0A8FFFE), (0x01000001, 0x7EFFFFFE), (0x80000001, 0xDFFFFFFE),
+    )
+)
+"""Documentation addresses, private ones, any unicast."""
+
+
+def witness(found: PacketSet) -> Packet:
+    """A packet of the set.
+
+    Raises:
+        PacketError: the set is empty.
+    """
+    if not found:
+        raise PacketError("an empty set has no packet to show")
+    space = found.space
+    values: dict[str, object] = {}
+    extra: dict[str, bool] = {}
+    left = found
+    for column in space.places:
+        for wish in _wishes(space, column, values):
+            better = left & space.test(column, wish)
+            if better:
+                left = better
+                break
+        number = _smallest(left, column)
+        left = left & space.test(column, Values.single(number))
+        if column in ("iif", "oif"):
+            values[column] = space.interface_name(number)
+        elif column.startswith("extra:"):
+            extra[column[6:]] = bool(number)
+        else:
+            values[column] = State(number) if column == "state" else number
+    kept = {n: v for n, v in values.items() if v != COLUMNS[n].default}
+    return Packet.make(**kept, extra=extra)
+
+
+def _wishes(space: HeaderSpace, column: str, values: dict[str, object]) -> Iterator[Values]:
+    if column in ("iif", "oif"):
+        ids = space.interfaces
+        real = [n for host in space.hosts for i in host.interfaces if (n := i.name) not in ("lo", LOCAL)]
+        hidden = {m for host in space.hosts for i in host.interfaces if i.master is not None for m in [i.name]}
+        bridges = ("docker", "br-", "veth", "virbr")
+        for names in ([n for n in real if n not in hidden and not n.startswith(bridges)], real, [LOCAL], ["lo"]):
+            for name in dict.fromkeys(names):
+                yield Values.single(ids.id(name))
+    elif column in ("src", "dst"):
+        for range_ in ADDRESSES:
+            yield range_
+    elif column == "tcp_flags" and values.get("state") in KNOWN_FLOW:
+        yield Values.single(16)
+    yield from TYPICAL.get(column, ())
+
+
+def _smallest(found: PacketSet, column: str) -> int:
+    """The smallest value of a column in a set."""
+    store = found.space.store
+    diagram = found.diagram
+    value = 0
+    for variable in found.space.places[column].variables:
+        low = store.assign(diagram, {variable: 0})
+        value <<= 1
+        if low == 0:
+            low = store.assign(diagram, {variable: 1})
+            value |= 1
+        diagram = low
+    return value
