@@ -292,15 +292,17 @@ def mixed(rules: Sequence[Pattern], n: int) -> Host:
 
 def mixed_weights(rules: Sequence[Pattern], backend: Backend) -> Weights:
     """What explains the mean cost of a mixed chain's rules between the two lengths."""
-    own = {pattern: weights(pattern, backend) for pattern in rules}
-    shapes = {pattern: plan_of(chain(pattern, 1).ruleset.tables[0].chains[1].rules[0], chain(pattern, 1), backend).shape
-              for pattern in rules}
+    own = {pattern.rule: weights(pattern, backend) for pattern in rules}
+    shapes = {}
+    for pattern in rules:
+        host = chain(pattern, 1)
+        shapes[pattern.rule] = plan_of(host.ruleset.tables[0].chains[1].rules[0], host, backend).shape
     order = order_of(rules, LONG)[SHORT - 1:]
     total: dict[str, float] = {}
     for before, pattern in itertools.pairwise(order):
-        for name, weight in own[pattern]:
+        for name, weight in own[pattern.rule]:
             total[name] = total.get(name, 0.0) + weight
-        total[SWITCH] = total.get(SWITCH, 0.0) + (shapes[before] != shapes[pattern])
+        total[SWITCH] = total.get(SWITCH, 0.0) + (shapes[before.rule] != shapes[pattern.rule])
     return tuple((name, weight / (LONG - SHORT)) for name, weight in total.items())
 
 
