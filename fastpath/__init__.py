@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastpath import docker, netns, reference
+    from fastpath import capacity, docker, netns, reference
     from fastpath.analysis.explain import explain
     from fastpath.analysis.flows import evaluate_flows
     from fastpath.engine import Config, Engine, compile, load_engine
@@ -50,16 +50,16 @@ _WHERE = {
     "parse_ruleset": "fastpath.ruleset",
 }
 _MODULES = {
-    "docker": "fastpath.docker", "netns": "fastpath.netns", "synth": "fastpath.packets.synth",
-    "reference": "fastpath.reference",
+    "capacity": "fastpath.capacity", "docker": "fastpath.docker", "netns": "fastpath.netns",
+    "synth": "fastpath.packets.synth", "reference": "fastpath.reference",
 }
 
 __all__ = [
     "AbsentColumnError", "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host",
     "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State",
-    "UnavailableError", "Verdict", "__version__", "compile", "docker", "evaluate_flows", "explain", "load_engine",
-    "load_ruleset", "load_script", "netns", "parse_ruleset", "read_csv", "read_packets", "read_parquet", "reference",
-    "synth",
+    "UnavailableError", "Verdict", "__version__", "capacity", "compile", "docker", "evaluate_flows", "explain",
+    "load_engine", "load_ruleset", "load_script", "netns", "parse_ruleset", "read_csv", "read_packets",
+    "read_parquet", "reference", "synth",
 ]
 
 
