@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastpath import capacity, docker, netns, reference
+    from fastpath.analysis.diff import Diff, diff
     from fastpath.analysis.explain import explain
     from fastpath.analysis.flows import evaluate_flows
     from fastpath.engine import Config, Engine, compile, load_engine
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Diff": "fastpath.analysis.diff", "diff": "fastpath.analysis.diff",
     "explain": "fastpath.analysis.explain", "evaluate_flows": "fastpath.analysis.flows", "Config": "fastpath.engine",
     "Engine": "fastpath.engine", "compile": "fastpath.engine", "load_engine": "fastpath.engine",
     "AbsentColumnError": "fastpath.errors", "CompileError": "fastpath.errors", "EditError": "fastpath.errors",
@@ -55,9 +57,9 @@ _MODULES = {
 }
 
 __all__ = [
-    "AbsentColumnError", "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host",
-    "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State",
-    "UnavailableError", "Verdict", "__version__", "capacity", "compile", "docker", "evaluate_flows", "explain",
+    "AbsentColumnError", "CompileError", "Config", "Diff", "EditError", "Engine", "FastpathError", "Flag", "Hook",
+    "Host", "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State",
+    "UnavailableError", "Verdict", "__version__", "capacity", "compile", "diff", "docker", "evaluate_flows", "explain",
     "load_engine", "load_ruleset", "load_script", "netns", "parse_ruleset", "read_csv", "read_packets",
     "read_parquet", "reference", "synth",
 ]

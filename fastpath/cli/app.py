@@ -8,6 +8,7 @@ import typer
 
 from fastpath.cli.capacity import app as capacity
 from fastpath.cli.check import check
+from fastpath.cli.diff import diff
 from fastpath.cli.docker import app as docker
 from fastpath.cli.evaluate import evaluate
 from fastpath.cli.trace import trace
@@ -49,6 +50,7 @@ def _options(
 app.command("eval")(evaluate)
 app.command("trace")(trace)
 app.command("check")(check)
+app.command("diff")(diff)
 app.command("verify")(verify)
 app.add_typer(docker)
 app.add_typer(capacity)

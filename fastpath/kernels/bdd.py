@@ -1,8 +1,8 @@
 """Reduced ordered binary decision diagrams in flat arrays.
 
-A diagram is the number of its root node. Node 0 is false and node 1 is true; any other is a row ``(variable, low, high)``
-of ``nodes``, where variables are tested in the order of their numbers. Equal functions are equal numbers, for every
-row stands in the table once (``unique``, open addressing). Children have smaller numbers than their parents.
+A diagram is the number of its root node. Node 0 is false and node 1 is true; any other is a row ``(variable, low,
+high)`` of ``nodes``, where variables are tested in the order of their numbers. Equal functions are equal numbers, for
+every row stands in the table once (``unique``, open addressing). Children have smaller numbers than their parents.
 
 ``cache`` remembers results (direct-mapped; what falls out is computed again). Nothing here grows: a function that
 finds no room returns ``FULL``, and the caller repeats it with larger arrays; what was found before is kept. Nodes are
