@@ -58,7 +58,8 @@ _MODULES = {
 
 __all__ = [
     "AbsentColumnError", "CompileError", "Config", "Diff", "EditError", "Engine", "FastpathError", "Flag", "Hook",
-    "Host", "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State",
+    "Host", "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset",
+    "State",
     "UnavailableError", "Verdict", "__version__", "capacity", "compile", "diff", "docker", "evaluate_flows", "explain",
     "load_engine", "load_ruleset", "load_script", "netns", "parse_ruleset", "read_csv", "read_packets",
     "read_parquet", "reference", "synth",
