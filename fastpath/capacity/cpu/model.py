@@ -84,8 +84,13 @@ class BackendCosts:
                    for name, weight in weights)
 
     def known(self, weights: Weights) -> bool:
-        """Whether every parameter was measured."""
-        return all(name in self.rules for name, _ in weights)
+        """Whether every parameter was measured; of a test, whether it fails or holds."""
+        def measured(name: str) -> bool:
+            outcome, _, kind = name.partition(":")
+            tests = (f"fail:{kind}", f"pass:{kind}") if outcome in ("fail", "pass") else ()
+            return name in self.rules or any(test in self.rules for test in tests)
+
+        return all(measured(name) for name, _ in weights)
 
     def stand_in(self, name: str) -> float:
         """A figure for what was not measured: ``fail:`` for ``pass:`` and the other way round, for an ipset the dearest
