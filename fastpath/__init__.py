@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastpath import docker, netns, reference
+    from fastpath import capacity, docker, netns, reference
     from fastpath.analysis.diff import Diff, diff
     from fastpath.analysis.explain import explain
     from fastpath.analysis.flows import evaluate_flows
@@ -54,16 +54,16 @@ _WHERE = {
     "load_ruleset": "fastpath.ruleset", "load_script": "fastpath.ruleset", "parse_ruleset": "fastpath.ruleset",
 }
 _MODULES = {
-    "docker": "fastpath.docker", "netns": "fastpath.netns", "synth": "fastpath.packets.synth",
-    "reference": "fastpath.reference",
+    "capacity": "fastpath.capacity", "docker": "fastpath.docker", "netns": "fastpath.netns",
+    "synth": "fastpath.packets.synth", "reference": "fastpath.reference",
 }
 
 __all__ = [
     "AbsentColumnError", "CompileError", "Config", "Diff", "EditError", "Engine", "FastpathError", "Flag", "Hook",
     "Host", "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "QueryError",
-    "Result", "Ruleset", "State", "UnavailableError", "Verdict", "__version__", "compile", "diff", "docker",
-    "evaluate_flows", "explain", "lint", "load_engine", "load_ruleset", "load_script", "netns", "parse_ruleset",
-    "read_csv", "read_packets", "read_parquet", "reference", "synth",
+    "Result", "Ruleset", "State", "UnavailableError", "Verdict", "__version__", "capacity", "compile", "diff",
+    "docker", "evaluate_flows", "explain", "lint", "load_engine", "load_ruleset", "load_script", "netns",
+    "parse_ruleset", "read_csv", "read_packets", "read_parquet", "reference", "synth",
 ]
 
 

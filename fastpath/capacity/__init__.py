@@ -10,15 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastpath.capacity.cpu.calibrate import calibrate
+    from fastpath.capacity.cpu.evaluate import cost
+    from fastpath.capacity.cpu.model import CostModel
     from fastpath.capacity.cpu.result import CostResult
     from fastpath.capacity.growth.result import SweepResult
+    from fastpath.capacity.growth.sweep import mpps_budget, sweep
 
 _WHERE = {
-    "CostResult": "cpu.result", "SweepResult": "growth.result",
+    "CostModel": "cpu.model", "CostResult": "cpu.result", "calibrate": "cpu.calibrate", "cost": "cpu.evaluate",
+    "SweepResult": "growth.result", "mpps_budget": "growth.sweep", "sweep": "growth.sweep",
 }
 """Public name -> module of this package."""
 
-__all__ = ["CostResult", "SweepResult"]
+__all__ = ["CostModel", "CostResult", "SweepResult", "calibrate", "cost", "mpps_budget", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

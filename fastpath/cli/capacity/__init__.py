@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from fastpath.cli.capacity.calibrate import calibrate
+from fastpath.cli.capacity.cost import cost
+from fastpath.cli.capacity.sweep import sweep
+
 app = typer.Typer(
     name="capacity",
     help="What netfilter will cost a host: nanoseconds a packet, growth, connections, ports.",
@@ -11,3 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command("cost")(cost)
+app.command("sweep")(sweep)
+app.command("calibrate")(calibrate)
