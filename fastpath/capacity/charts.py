@@ -7,7 +7,7 @@ first chart is made. Every chart is drawn for light and for dark surroundings.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from fastpath.capacity.ports.model import SnatResult
 
 Row = dict[str, Any]
-WIDTH = 620
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+WIDTH = 660
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
 _COLORS = {
     False: ("#2563a8", "#d9701e", "#2a8c6d", "#a3478f", "#8a6d1d", "#5b6470", "#c43d4b", "#3aa0c9"),
     True: ("#6ea8e8", "#f2a05c", "#5fc7a3", "#d58cc6", "#d8bd62", "#a7b0bc", "#f07f8a", "#7fd0ee"),
@@ -69,7 +69,7 @@ class Chart:
             "legend": {"labelColor": quiet, "titleColor": quiet, "labelFont": _FONT, "titleFont": _FONT,
                        "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 260},
             "range": {"category": list(_COLORS[dark]),
-                      "ramp": ["#27415f", "#6ea8e8", "#f6e7b0"] if dark else ["#cfe0f3", "#5a94cf", "#123a66"]},
+                      "heatmap": ["#2a3f58", "#a9d2f7"] if dark else ["#cfe0f3", "#123a66"]},
             "text": {"color": ink, "font": _FONT, "fontSize": 12}, "bar": {"color": _COLORS[dark][0]},
             "line": {"strokeWidth": 2.2}, "rule": {"color": _INK[dark][3]},
         }
@@ -82,6 +82,14 @@ def _of(rows: Sequence[Row]) -> Any:
 
     data: Any = alt.InlineData
     return alt.Chart(data(values=list(rows)))
+
+
+def _names(labels: Iterable[str]) -> Any:
+    """An axis of names, with room for them in a font wider than the one that they are measured in."""
+    import altair as alt
+
+    room = min(340, 14 + 7.4 * max((len(label) for label in labels), default=0))
+    return alt.Axis(ticks=False, domain=False, labelPadding=8, minExtent=room, maxExtent=room, labelLimit=room)
 
 
 def _chart(name: str, title: str, text: str, chart: Any, rows: Sequence[Row]) -> Chart:
@@ -98,14 +106,14 @@ def headroom(factors: Mapping[str, float]) -> Chart:
     rows: list[Row] = [{"what": what, "factor": min(max(factor, 0.01), most), "label": factor_text(factor),
              "enough": factor >= 1} for what, factor in factors.items()]
     base = _of(rows).encode(
-        y=alt.Y("what:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)))
+        y=alt.Y("what:N", sort=None, title=None, axis=_names(row["what"] for row in rows)))
     low = min(0.1, *(row["factor"] / 2 for row in rows))
     high = max(20.0, *(row["factor"] * 2 for row in rows))
     points = base.mark_bar(height=18, cornerRadiusEnd=3).encode(
         x=alt.X("factor:Q", title="times today's traffic", scale=alt.Scale(type="log", domain=[low, high]),
-                axis=alt.Axis(format="~s", tickCount=6)),
+                axis=alt.Axis(format="~g", values=[10.0**power for power in range(-3, 6)])),
         x2=alt.datum(low), color=alt.Color("enough:N", legend=None, scale=alt.Scale(
-            domain=[True, False], range=["#2a8c6d", "#c43d4b"])))
+            domain=[True, False], range=["#2f9c79", "#d2505d"])))
     labels = base.mark_text(align="left", dx=6).encode(x="factor:Q", text="label:N")
     today = _of([{"x": 1}]).mark_rule(strokeDash=[5, 4], strokeWidth=1.5).encode(x="x:Q")
     return _chart("headroom", "Where it runs out", "Each bar ends where the resource is used up; the dashed line is "
@@ -123,7 +131,7 @@ def connections(result: ConntrackResult) -> Chart:
     order = list(dict.fromkeys(row["class"] for row in sorted(
         rows, key=lambda r: -result.by_class().get(r["class"], 0.0))))
     bars = _of(rows).mark_bar(height=18).encode(
-        y=alt.Y("class:N", sort=order, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)),
+        y=alt.Y("class:N", sort=order, title=None, axis=_names(order)),
         x=alt.X("sum(entries):Q", title="entries, on average", axis=alt.Axis(format="~s", tickCount=6)),
         color=alt.Color("state:N", title=None, legend=alt.Legend(orient="bottom", columns=4)))
     return _chart("connections", "Connection table", "Entries by class of traffic, coloured by conntrack's state.",
@@ -157,13 +165,13 @@ def ports(result: SnatResult, most: int = 12) -> Chart:
     import altair as alt
 
     rows: list[Row] = [{"pool": f"{pool.name or pool.address}: {pool.destination}:{pool.port}/{pool.protocol}",
-             "share": pool.share, "label": f"{pool.in_use:,.0f} of {pool.ports * pool.addresses:,}"}
+             "share": pool.share, "label": f"{pool.share * pool.ports * pool.addresses:,.0f} of {pool.ports * pool.addresses:,}"}
             for pool in result.pools[:most]]
     base = _of(rows).encode(
-        y=alt.Y("pool:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)))
+        y=alt.Y("pool:N", sort=None, title=None, axis=_names(row["pool"] for row in rows)))
     high = max(1.15, *(1.3 * row["share"] for row in rows))
     bars = base.mark_bar(height=18, cornerRadiusEnd=3).encode(x=alt.X(
-        "share:Q", title="ports in use, as a part of the pool", scale=alt.Scale(domain=[0, high]),
+        "share:Q", title="ports needed, as a part of the pool", scale=alt.Scale(domain=[0, high]),
         axis=alt.Axis(format="%", tickCount=6)))
     labels = base.mark_text(align="left", dx=6).encode(x="share:Q", text="label:N")
     full = _of([{"x": 1}]).mark_rule(strokeDash=[5, 4], strokeWidth=1.5).encode(x="x:Q")
@@ -180,7 +188,7 @@ def cost_by_chain(result: CostResult, most: int = 14) -> Chart:
             for each in result.by_chain[:most]]
     rows.append({"chain": "the way itself", "ns": result.base_ns, "label": f"{result.base_ns:,.0f} ns"})
     base = _of(rows).encode(
-        y=alt.Y("chain:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)))
+        y=alt.Y("chain:N", sort=None, title=None, axis=_names(row["chain"] for row in rows)))
     bars = base.mark_bar(height=16, cornerRadiusEnd=3).encode(
         x=alt.X("ns:Q", title="ns for each packet, on average", axis=alt.Axis(tickCount=6),
                 scale=alt.Scale(domain=[0, 1.15 * max(row["ns"] for row in rows)])))
@@ -204,7 +212,7 @@ def rule_heat(rows: Sequence[Row]) -> Chart:
         x=alt.X("number:O", title="rule number in its chain", axis=alt.Axis(
             labelAngle=0, labelOverlap="greedy", ticks=False, domain=False), scale=alt.Scale(
                 domain=list(range(1, longest + 1)), paddingInner=0.08)),
-        y=alt.Y("chain:N", sort=None, title=None, axis=alt.Axis(ticks=False, domain=False, labelPadding=8)),
+        y=alt.Y("chain:N", sort=None, title=None, axis=_names(row["chain"] for row in rows)),
         color=alt.Color("rate:Q", title="packets/s that it matched", scale=alt.Scale(type="log"),
                         legend=alt.Legend(orient="bottom", format="~s", gradientLength=220)))
     return _chart("rule-heat", "Rule heat", "Which rules the traffic matches, chain by chain; a rule that matches "

@@ -131,8 +131,10 @@ class PoolUse:
         destinations: how many such pools there are, one a destination; what follows is of one of them.
         rate: new connections per second.
         hold: seconds that each holds its port.
-        in_use: ports in use on average, of all addresses together, if none were lost.
-        share: that, of all ports; over 1 where there are too few.
+        active: connections that are open, on average.
+        in_use: ports in use on average, of all addresses together; no more than there are.
+        share: ports that have to be there, of those that are: of an evicting pool for the active connections, else for
+            all whose entry is still there; over 1 where there are too few.
         lost: the part of connections that get no port.
         max_rate: ports over holding time: connections per second that no arrangement exceeds.
         safe_rate: connections per second at which one in a thousand fails.
@@ -150,6 +152,7 @@ class PoolUse:
     destinations: int
     rate: float
     hold: float
+    active: float
     in_use: float
     share: float
     lost: float
@@ -252,7 +255,8 @@ def _pool(group: list[SnatFlow], kernel: tuple[int, int]) -> PoolUse:
     return PoolUse(
         name=", ".join(dict.fromkeys(flow.name for flow in group if flow.name)), address=one.address,
         destination=one.destination, port=one.port, protocol=one.protocol, ports=ports, addresses=one.addresses,
-        destinations=one.destinations, rate=rate, hold=hold, in_use=load, share=load / total, lost=loss(load),
+        destinations=one.destinations, rate=rate, hold=hold, active=rate * active,
+        in_use=min(load, total), share=rate * needed / total, lost=loss(load),
         max_rate=total / needed if needed else math.inf,
         safe_rate=highest(loss, SAFE_LOSS, total) / hold if hold else math.inf,
         client_rate=own_ports / keeps if keeps else math.inf, evicting=evicting)

@@ -81,7 +81,9 @@ class CapacityReport:
             found.append(charts.cost_by_chain(self.cost))
         if any(row["rate"] > 0 for row in self.heat):
             found.append(charts.rule_heat(self.heat))
-        found += [charts.connections(self.conntrack), charts.filling(self.conntrack)]
+        found.append(charts.connections(self.conntrack))
+        if any(burst.seconds > 0 for burst in self.conntrack.bursts):
+            found.append(charts.filling(self.conntrack))
         if self.snat.pools:
             found.append(charts.ports(self.snat))
         return tuple(found)

@@ -35,7 +35,7 @@ def span(seconds: float) -> str:
     if math.isinf(seconds):
         return "never"
     for factor, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * factor:
+        if seconds >= 3 * factor:
             return f"{seconds / factor:.3g} {unit}"
     return f"{seconds:.3g} s"
 

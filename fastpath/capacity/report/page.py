@@ -27,7 +27,7 @@ def render(report: CapacityReport) -> str:
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(report.host.source or "a host")}: '
         f"{numbers.count(profile.rate)} new connections and {numbers.count(report.traffic.packet_rate)} packets a "
-        "second. Where it runs out, the scarcest first:</p>",
+        "second. How many times that each resource bears, the scarcest first:</p>",
         '<div class="answers">', *map(_answer, report.answers), "</div>", drawn["headroom"],
         _section("Traffic", _traffic(report)),
     ]
@@ -128,7 +128,7 @@ def _connections(report: CapacityReport, drawn: dict[str, str]) -> str:
             for row in sorted(table.rows, key=lambda row: -row.entries) if row.entries >= 0.5]
     parts.append(f"<details><summary>All states</summary>{_table(('class', 'state', '#stays', '#entries'), rows)}"
                  "</details>")
-    parts.append(drawn["bursts"])
+    parts.append(drawn.get("bursts", ""))
     parts.append(_table(("burst", "#more connections/s", "#adds at most", "#full after"), [
         (burst.name, numbers.count(burst.rate), numbers.count(burst.adds), numbers.span(burst.seconds))
         for burst in table.bursts]))
@@ -140,15 +140,16 @@ def _connections(report: CapacityReport, drawn: dict[str, str]) -> str:
 def _ports(report: CapacityReport, drawn: dict[str, str]) -> str:
     if not report.snat.pools:
         return "<p>No rule changes the source of this traffic: no ports are used up.</p>"
-    rows = [(pool.name, pool.address, f"{pool.destination}:{pool.port}/{pool.protocol}", numbers.count(pool.rate),
+    rows = [(f"{pool.name}: {pool.address} to {pool.destination}:{pool.port}/{pool.protocol}", numbers.count(pool.rate),
              numbers.span(pool.hold), f"{numbers.count(pool.in_use)} of {numbers.count(pool.ports * pool.addresses)}",
              numbers.share(pool.lost), numbers.count(pool.safe_rate), numbers.count(pool.max_rate))
             for pool in report.snat.pools]
-    head = ("class", "source", "to", "#connections/s", "#held for", "#ports in use", "#get none", "#safe, per s",
-            "#at most, per s")
-    note = ("Safe is the rate at which one connection in a thousand gets no port. At most is ports over the time that "
-            "each is held" + ("; ports of closed TCP connections may be taken over at once (Linux 6.5 and later)."
-                              if any(pool.evicting for pool in report.snat.pools) else "."))
+    head = ("pool", "#per second", "#held for", "#ports in use", "#get none", "#safe rate", "#at most")
+    note = ("Rates are connections per second. At the safe rate one connection in a thousand gets no port; at most is "
+            "ports over the time that each is held")
+    if any(pool.evicting for pool in report.snat.pools):
+        note += "; ports of closed TCP connections may be taken over at once (Linux 6.5 and later)"
+    note += "."
     return "\n".join([drawn.get("ports", ""), _table(head, rows), f'<p class="note">{note}</p>'])
 
 

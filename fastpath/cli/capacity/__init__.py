@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from fastpath.cli.capacity.conntrack import conntrack
+from fastpath.cli.capacity.report import report
+from fastpath.cli.capacity.snat import snat
+
 app = typer.Typer(
     name="capacity",
     help="What netfilter will cost a host: nanoseconds a packet, growth, connections, ports.",
@@ -11,3 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.command("conntrack")(conntrack)
+app.command("snat")(snat)
+app.command("report")(report)
