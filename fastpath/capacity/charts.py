@@ -164,9 +164,11 @@ def ports(result: SnatResult, most: int = 12) -> Chart:
     """Source ports in use, pool by pool, as a part of all."""
     import altair as alt
 
-    rows: list[Row] = [{"pool": f"{pool.name or pool.address}: {pool.destination}:{pool.port}/{pool.protocol}",
-             "share": pool.share, "label": f"{pool.share * pool.ports * pool.addresses:,.0f} of {pool.ports * pool.addresses:,}"}
-            for pool in result.pools[:most]]
+    rows: list[Row] = []
+    for pool in result.pools[:most]:
+        whole = pool.ports * pool.addresses
+        rows.append({"pool": f"{pool.name or pool.address}: {pool.destination}:{pool.port}/{pool.protocol}",
+                     "share": pool.share, "label": f"{pool.share * whole:,.0f} of {whole:,}"})
     base = _of(rows).encode(
         y=alt.Y("pool:N", sort=None, title=None, axis=_names(row["pool"] for row in rows)))
     high = max(1.15, *(1.3 * row["share"] for row in rows))

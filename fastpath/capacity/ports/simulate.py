@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from fastpath.capacity.ports.search import FIRST_ROUND
 
+_FREE, _OPEN, _CLOSING = 0, 1, 2
+
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
@@ -16,6 +18,45 @@ class Simulated:
     connections: int
     lost: float
     taken: float
+
+
+class _Pool:
+    """Ports and the kernel's way of choosing one."""
+
+    def __init__(self, first: int, last: int, own: tuple[int, int] | None, evicting: bool, seed: int) -> None:
+        self.draw = random.Random(seed)
+        self.first, self.size, self.own, self.evicting = first, last - first + 1, own, evicting
+        self.ports = bytearray(self.size)
+
+    def choose(self) -> int:
+        """A port that a new connection may have, as an index; -1 where none is found."""
+        if self.own is not None:
+            mine = self.draw.randint(*self.own) - self.first
+            if 0 <= mine < self.size and self.ports[mine] == _FREE:
+                return mine
+        attempts, offset = min(self.size, FIRST_ROUND), self.draw.getrandbits(16)
+        while True:
+            for i in range(attempts):
+                port = (offset + i & 0xFFFF) % self.size
+                if self.ports[port] == _FREE:
+                    return port
+                if self.evicting and attempts - i <= 32 and self.ports[port] == _CLOSING and self.draw.random() < 0.5:
+                    return port
+            if attempts >= self.size or attempts < 16:
+                return -1
+            attempts, offset = attempts // 2, self.draw.getrandbits(16)
+
+
+def fill(connections: int, first: int, last: int, *, own: tuple[int, int] | None = None, seed: int = 0) -> int:
+    """How many of so many connections get a port of a range that is empty at first, where none ends."""
+    pool = _Pool(first, last, own, False, seed)
+    done = 0
+    for _ in range(connections):
+        port = pool.choose()
+        if port >= 0:
+            pool.ports[port] = _OPEN
+            done += 1
+    return done
 
 
 def simulate(
@@ -34,28 +75,13 @@ def simulate(
         connections: how many to watch, after three holding times during which nobody looks.
         seed: of the random numbers.
     """
-    draw = random.Random(seed)
-    size = last - first + 1
-    free, busy, shut = 0, 1, 2
-    ports = bytearray(size)
-    owner = [0] * size
+    pool = _Pool(first, last, own, evicting, seed)
+    draw, ports = pool.draw, pool.ports
+    owner = [0] * pool.size
     events: list[tuple[float, int, int, int]] = []
     now, begin = 0.0, 3 * (active + closing)
     seen = failed = number = used = 0
     area, last_time = 0.0, begin
-
-    def search() -> int:
-        attempts, offset = min(size, FIRST_ROUND), draw.getrandbits(16)
-        while True:
-            for i in range(attempts):
-                port = (offset + i & 0xFFFF) % size
-                if ports[port] == free:
-                    return port
-                if evicting and attempts - i <= 32 and ports[port] == shut and draw.random() < 0.5:
-                    return port
-            if attempts >= size or attempts < 16:
-                return -1
-            attempts, offset = attempts // 2, draw.getrandbits(16)
 
     while seen < connections:
         now += draw.expovariate(rate)
@@ -65,29 +91,23 @@ def simulate(
                 continue  # evicted in the meantime
             if when > last_time:
                 area, last_time = area + used * (when - last_time), when
-            if what == busy and closing:
-                ports[port] = shut
-                heapq.heappush(events, (when + closing, port, shut, who))
+            if what == _OPEN and closing:
+                ports[port] = _CLOSING
+                heapq.heappush(events, (when + closing, port, _CLOSING, who))
             else:
-                ports[port] = free
+                ports[port] = _FREE
                 used -= 1
         if now > begin:
             area, last_time = area + used * (now - last_time), now
             seen += 1
-        port = -1
-        if own is not None:
-            mine = draw.randint(*own) - first
-            if 0 <= mine < size and ports[mine] == free:
-                port = mine
-        if port < 0:
-            port = search()
+        port = pool.choose()
         if port < 0:
             failed += now > begin
             continue
-        used += ports[port] == free
+        used += ports[port] == _FREE
         number += 1
         owner[port] = number
-        ports[port] = busy if active else shut
+        ports[port] = _OPEN if active else _CLOSING
         heapq.heappush(events, (now + (draw.expovariate(1 / active) if active else closing), port,
-                                busy if active else shut, number))
+                                _OPEN if active else _CLOSING, number))
     return Simulated(seen, failed / seen, area / (last_time - begin) if last_time > begin else 0.0)

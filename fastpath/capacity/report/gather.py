@@ -199,7 +199,8 @@ def _ports(ports: SnatResult) -> list[Answer]:
     if not ports.pools:
         return []
     worst = ports.pools[0]
-    text = (f"{numbers.count(worst.in_use)} of {numbers.count(worst.ports * worst.addresses)} ports in use towards "
+    whole = worst.ports * worst.addresses
+    text = (f"{numbers.count(worst.share * whole)} of {numbers.count(whole)} ports needed towards "
             f"{worst.destination}:{worst.port}/{worst.protocol}; good for "
             f"{numbers.count(worst.safe_rate)} connections/s")
     advice = ""
