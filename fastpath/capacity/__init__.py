@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from fastpath.capacity.connections.lifetimes import ConnectionClass
     from fastpath.capacity.connections.model import ConntrackResult, conntrack, syn_flood
     from fastpath.capacity.connections.timeouts import Timeouts
+    from fastpath.capacity.cpu.calibrate import calibrate
+    from fastpath.capacity.cpu.evaluate import cost
+    from fastpath.capacity.cpu.model import CostModel
     from fastpath.capacity.cpu.result import CostResult
     from fastpath.capacity.durations import Duration
     from fastpath.capacity.growth.result import SweepResult
+    from fastpath.capacity.growth.sweep import mpps_budget, sweep
     from fastpath.capacity.ports.model import PortRange, SnatFlow, SnatResult, snat_ports
     from fastpath.capacity.report.gather import CapacityReport, gather
     from fastpath.capacity.traffic.packets import Traffic
@@ -24,7 +28,8 @@ if TYPE_CHECKING:
     from fastpath.capacity.traffic.profile import Profile, ProfileError
 
 _WHERE = {
-    "CostResult": "cpu.result", "SweepResult": "growth.result",
+    "CostModel": "cpu.model", "CostResult": "cpu.result", "calibrate": "cpu.calibrate", "cost": "cpu.evaluate",
+    "SweepResult": "growth.result", "mpps_budget": "growth.sweep", "sweep": "growth.sweep",
     "ConnectionClass": "connections.lifetimes", "ConntrackResult": "connections.model",
     "conntrack": "connections.model", "syn_flood": "connections.model", "Timeouts": "connections.timeouts",
     "Duration": "durations", "PortRange": "ports.model", "SnatFlow": "ports.model", "SnatResult": "ports.model",
@@ -35,9 +40,9 @@ _WHERE = {
 """Public name -> module of this package."""
 
 __all__ = [
-    "CapacityReport", "ConnectionClass", "ConntrackResult", "CostResult", "Duration", "PortRange", "Profile",
-    "ProfileError", "SnatFlow", "SnatResult", "SweepResult", "Timeouts", "Traffic", "conntrack", "gather", "names_of",
-    "snat_ports", "syn_flood",
+    "CapacityReport", "ConnectionClass", "ConntrackResult", "CostModel", "CostResult", "Duration", "PortRange",
+    "Profile", "ProfileError", "SnatFlow", "SnatResult", "SweepResult", "Timeouts", "Traffic", "calibrate", "conntrack",
+    "cost", "gather", "mpps_budget", "names_of", "snat_ports", "sweep", "syn_flood",
 ]
 
 

@@ -426,6 +426,14 @@ def compile_tables(
         stages = stages_of_chain(builder, table, chain)
     else:
         stages = stages_of_host(builder)
+    return compile_stages(builder, stages, config, progress)
+
+
+def compile_stages(
+    builder: Builder, stages: Sequence[Stage], config: Config, progress: Callable[[str, float], None] | None = None
+) -> Compiled:
+    """Tables of stages that are already cut; stages that are walked linearly keep their order, blocks and ops."""
+    host = builder.host
     machines = [Machine(stage) for stage in stages]
     wanted: dict[Field, dict[object, None]] = {}
     for machine in machines:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from fastpath.cli.capacity.calibrate import calibrate
+from fastpath.cli.capacity.cost import cost
 from fastpath.cli.capacity.conntrack import conntrack
 from fastpath.cli.capacity.report import report
 from fastpath.cli.capacity.snat import snat
@@ -16,6 +18,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command("cost")(cost)
+app.command("calibrate")(calibrate)
 app.command("conntrack")(conntrack)
 app.command("snat")(snat)
 app.command("report")(report)
