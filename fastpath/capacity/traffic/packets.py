@@ -28,7 +28,7 @@ from fastpath.engine import Engine, compile
 from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.result import Result
-from fastpath.packets.schema import LOCAL, Hook, State, Verdict
+from fastpath.packets.schema import LOCAL, PACKET_COLUMNS, Hook, State, Verdict
 from fastpath.packets.text import format_address
 from fastpath.ruleset.model import NatRange, Rule
 from fastpath.ruleset.model import PortRange as Ports
@@ -276,8 +276,33 @@ class _Maker:
 
     # ------------------------------------------------------------------------------------------------ putting together
 
+    def _with_egress(self, rows: PacketBatch) -> PacketBatch:
+        """The same rows with an ``oif`` column as routing decides: all rows of a batch have one, or none.
+
+        What routing refuses is walked as if it were let through then, which errs on the side of too much work.
+        """
+        result = self.engine.evaluate(rows)
+        names = [*dict.fromkeys((*rows.interfaces, *result.interfaces, LOCAL, "lo"))]
+        code = np.array([names.index(name) for name in result.interfaces] + [-1])
+        oif = code[result.oif].astype(np.int16)
+        looped = rows.column("iif") == (rows.interfaces.index(LOCAL) if LOCAL in rows.interfaces else -2)
+        here = result.verdict == Verdict.LOCAL_IN
+        oif[here] = np.where(looped[here], names.index("lo"), names.index(LOCAL))
+        for row in np.flatnonzero(oif < 0).tolist():
+            name = self.places.egress(int(result.dst[row]))
+            if name not in names:
+                names.append(name)
+            oif[row] = names.index(name)
+        if rows.has("oif"):
+            told = rows.column("oif")
+            oif = np.where(told >= 0, told, oif).astype(np.int16)
+        columns = {column.name: rows.column(column.name) for column in PACKET_COLUMNS if rows.has(column.name)}
+        return PacketBatch.from_columns(columns | {"oif": oif}, len(rows), interfaces=names)
+
     def finish(self, profile: Profile, n: int) -> Traffic:
         """Rows in proportion to packets per second, at least one for each part."""
+        if any(rows.has("oif") for rows, _, _ in self.parts):
+            self.parts = [(self._with_egress(rows), rate, kind) for rows, rate, kind in self.parts]
         rates = np.array([rate for _, rate, _ in self.parts])
         total = rates.sum()
         if total <= 0:

@@ -133,6 +133,13 @@ class Places:
         chosen = route.prefsrc or self._fib.first_address(route.dev)
         return source if chosen is None else Place(LOCAL, np.array([chosen], np.uint32), source.text)
 
+    def egress(self, address: int) -> str:
+        """Where routing sends what goes to `address`: an interface, or ``local``; the uplink where it refuses."""
+        if self._fib.local_type(address) != "UNICAST":
+            return LOCAL
+        route = self._fib.lookup(address)
+        return route.dev if route is not None and route.dev is not None else self.uplink or LOCAL
+
     def _uplink(self, where: str) -> str:
         if self.uplink is None:
             raise ProfileError(f"{where}: {self._host.source or 'the host'} has no default route, so no internet")

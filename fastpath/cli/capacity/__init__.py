@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from fastpath.cli.capacity.calibrate import calibrate
-from fastpath.cli.capacity.cost import cost
 from fastpath.cli.capacity.conntrack import conntrack
+from fastpath.cli.capacity.cost import cost
 from fastpath.cli.capacity.report import report
 from fastpath.cli.capacity.snat import snat
 
