@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,8 +54,8 @@ def names_of(topology: Topology, engine: EngineLike) -> dict[str, list[tuple[str
         bridge = place.segment.bridge
         if bridge is None:
             continue
-        service = re.fullmatch(r"(?:.+?-)?(.+)-\d+", place.container)
-        for name in filter(None, (place.container, service[1] if service else None)):
+        container = topology.container(place.container)
+        for name in dict.fromkeys(filter(None, (place.container, container.service if container else ""))):
             found.setdefault(name, []).append((bridge, int(place.address)))
         for name in (place.segment.name, bridge):
             networks.setdefault(name, []).append((bridge, int(place.address)))

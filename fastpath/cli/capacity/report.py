@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fastpath.cli.capacity.model import BackendName, BackendOption, ModelOption, load_model
 from fastpath.cli.capacity.sources import (
     DEFAULT_ENGINE,
     ComposeOption,
@@ -35,6 +36,15 @@ def report(
     cores: Annotated[float, typer.Option(min=0.01, help="Cores that may be spent on netfilter.")] = 1.0,
     limit: LimitOption = None,
     kernel: KernelOption = "6.12",
+    backend: BackendOption = BackendName.nft,
+    calibration: ModelOption = None,
+    grow: Annotated[
+        bool, typer.Option("--grow/--no-grow", help="Also see what a packet costs as the host grows: more networks on "
+                           "several Docker engines for --compose, more rules for --host.")
+    ] = True,
+    reorder: Annotated[
+        bool, typer.Option("--reorder", help="Also find out what a better order of the rules would save.")
+    ] = False,
     png: Annotated[
         Path | None, typer.Option("--png", help="Folder to write the charts to, as PNG.", show_default=False)
     ] = None,
@@ -54,17 +64,28 @@ def report(
 
         fastpath capacity report --host data/hosts/docker28-big --traffic profile.yaml --json
     """
+    from fastpath.capacity.cpu.evaluate import cost
     from fastpath.capacity.report import numbers
     from fastpath.capacity.report.gather import gather
+    from fastpath.capacity.report.grow import by_networks, by_rules
     from fastpath.capacity.traffic.profile import Profile
 
     version = kernel_version(kernel)
     source = load_source(host, compose, engine)
     profile = Profile.load(traffic)
     packets = load_traffic(source, profile, count, seed)
+    model = load_model(calibration)
+    nanoseconds = cost(source.host, packets.packets, backend=backend.value, model=model, reorder=reorder)
+    sweep = None
+    if grow and source.topology is not None:
+        sweep = by_networks(source.topology, profile, backend=backend.value, model=model, seed=seed)
+    elif grow:
+        sweep = by_rules(source.host, profile, backend=backend.value, model=model, seed=seed)
     words = ["fastpath capacity report", *source.words, "--traffic", str(traffic), f"--cores {cores:g}",
-             f"--kernel {kernel}", *([f"--max {limit}"] if limit is not None else []), f"-n {count}", f"--seed {seed}"]
-    found = gather(source.host, packets, cores=cores, limit=limit, kernel=version,
+             f"--kernel {kernel}", f"--backend {backend.value}", f"-n {count}", f"--seed {seed}",
+             *([f"--max {limit}"] if limit is not None else []), *(["--reorder"] if reorder else []),
+             *([f"--calibration {calibration}"] if calibration is not None else [])]
+    found = gather(source.host, packets, cost=nanoseconds, sweep=sweep, cores=cores, limit=limit, kernel=version,
                    inputs={"Command": " ".join(words), "Traffic profile": profile.text})
     if out is not None:
         out.write_text(found.html(), encoding="utf-8")
