@@ -230,8 +230,8 @@ def cost_by_size(result: SweepResult) -> Chart:
         x=alt.X("size:Q", title=result.name, axis=alt.Axis(grid=False, tickCount=8)),
         y=alt.Y("ns:Q", title="ns for each packet, on average", axis=alt.Axis(format="~s", tickCount=6)),
         color=alt.Color("engine:N", title=None, sort=None, legend=alt.Legend(orient="bottom", columns=6)))
-    return _chart("cost-by-size", f"CPU as {result.name} grow",
-                  "Mean cost of a packet of this traffic, by Docker engine.",
+    return _chart("cost-by-size", "CPU as the host grows",
+                  f"Mean cost of a packet of this traffic, by {result.name}.",
                   lines.properties(width=WIDTH, height=280), rows)
 
 

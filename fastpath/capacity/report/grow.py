@@ -6,7 +6,7 @@ it is, and evaluated on all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from fastpath.capacity.cpu.model import CostModel
@@ -55,7 +55,8 @@ def grown_host(host: Host, more: int) -> Host:
 
 def by_networks(
     topology: Topology, profile: Profile, engines: Sequence[str] = ENGINES, sizes: Sequence[int] = NETWORKS, *,
-    backend: Backend = "nft", model: CostModel | None = None, seed: int = 0, progress: Progress | None = None,
+    backend: Backend = "nft", model: CostModel | None = None, budgets: Mapping[str, float] | None = None,
+    seed: int = 0, progress: Progress | None = None,
 ) -> SweepResult:
     """A sweep over networks, for several Docker engines."""
     found = []
@@ -63,7 +64,7 @@ def by_networks(
         packets = profile.on(topology.host(engine), _PACKETS, names=names_of(topology, engine), seed=seed).packets
         found.append(sweep(
             lambda more: grown_topology(topology, int(more)), sizes, packets, [engine], name="more networks",
-            backend=backend, model=model, processes=1))
+            backend=backend, model=model, budgets=budgets or {}, processes=1))
         if progress is not None:
             progress(number + 1, len(engines))
     first = found[0]
@@ -74,11 +75,12 @@ def by_networks(
 
 def by_rules(
     host: Host, profile: Profile, sizes: Sequence[int] = RULES, *, backend: Backend = "nft",
-    model: CostModel | None = None, seed: int = 0,
+    model: CostModel | None = None, budgets: Mapping[str, float] | None = None, seed: int = 0,
 ) -> SweepResult:
     """A sweep over rules of one's own, for a host as it was captured."""
     packets = profile.on(host, _PACKETS, seed=seed).packets
     found = sweep(lambda more: grown_host(host, int(more)), sizes, packets, name="more rules",
-                  backend=backend, model=model, processes=1)
+                  backend=backend, model=model, budgets=budgets or {}, processes=1)
     return replace(found, rows=tuple(replace(row, engine="this host") for row in found.rows),
-                   knees=tuple(replace(knee, engine="this host") for knee in found.knees))
+                   knees=tuple(replace(knee, engine="this host") for knee in found.knees),
+                   crossings=tuple(replace(each, engine="this host") for each in found.crossings))

@@ -95,20 +95,21 @@ def _cost(report: CapacityReport, drawn: dict[str, str]) -> str:
              f"{numbers.count(cost.percentiles.get(99.0, cost.mean_ns))} ns at the 99th percentile; "
              f"{numbers.count(cost.base_ns)} ns of that are its way through the kernel without any rule. One core "
              f"takes {numbers.count(cost.packets_per_second)} of them a second ({escape(cost.backend)} back end).</p>"]
-    parts += [drawn[name] for name in ("cost-by-size", "cost-by-chain", "rule-heat") if name in drawn]
+    parts.append(drawn.get("cost-by-size", ""))
     if report.sweep is not None:
-        rows = [(knee.engine, "none" if knee.size is None else numbers.count(knee.size), f"{knee.before:.3g}",
+        rows = [(knee.engine, "none" if knee.size is None else f"{numbers.count(knee.size)} {report.sweep.name}", f"{knee.before:.3g}",
                  f"{knee.after:.3g}") for knee in report.sweep.knees]
-        parts.append(_table(("engine", f"#bend, at {report.sweep.name}", "#ns for each before", "#ns for each after"),
+        parts.append(_table(("engine", "#bend at", "#ns for each one before", "#ns for each one after"),
                             rows))
         if report.sweep.crossings:
             crossings = [(c.engine, c.what, f"{numbers.count(c.budget)} ns",
                           "not reached" if c.size is None else f"{numbers.count(c.size)} {report.sweep.name}")
                          for c in report.sweep.crossings]
             parts.append(_table(("engine", "budget", "#of", "#breaks at"), crossings))
+    parts += [drawn[name] for name in ("cost-by-chain", "rule-heat") if name in drawn]
     parts.append("<h3>The rules that cost most</h3>")
     parts.append(_table(("rule", "#ns for each packet", "#part of all", "#examined", "#matched"), [
-        (f"{r.table} {r.chain} {r.number}: {r.text}", f"{r.ns:.3g}", numbers.share(r.share), numbers.count(r.examined),
+        (f"{r.table}: {r.text}", f"{r.ns:.3g}", numbers.share(r.share), numbers.count(r.examined),
          numbers.count(r.matched)) for r in cost.top_rules]))
     if cost.reordering is not None and cost.reordering.moves:
         moves = [f"{m.table} {m.chain}: rule {m.number} before rule {m.before}: {m.text}"

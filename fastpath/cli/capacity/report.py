@@ -77,10 +77,11 @@ def report(
     model = load_model(calibration)
     nanoseconds = cost(source.host, packets.packets, backend=backend.value, model=model, reorder=reorder)
     sweep = None
+    budgets = {f"{cores:g} core{'s' if cores != 1 else ''} for this traffic": 1e9 * cores / packets.packet_rate}
     if grow and source.topology is not None:
-        sweep = by_networks(source.topology, profile, backend=backend.value, model=model, seed=seed)
+        sweep = by_networks(source.topology, profile, backend=backend.value, model=model, budgets=budgets, seed=seed)
     elif grow:
-        sweep = by_rules(source.host, profile, backend=backend.value, model=model, seed=seed)
+        sweep = by_rules(source.host, profile, backend=backend.value, model=model, budgets=budgets, seed=seed)
     words = ["fastpath capacity report", *source.words, "--traffic", str(traffic), f"--cores {cores:g}",
              f"--kernel {kernel}", f"--backend {backend.value}", f"-n {count}", f"--seed {seed}",
              *([f"--max {limit}"] if limit is not None else []), *(["--reorder"] if reorder else []),
