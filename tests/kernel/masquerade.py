@@ -2,7 +2,8 @@
 
 Reads a JSON list of steps from standard input and writes, as JSON, what each let through: ``{"rule": ...}`` loads one,
 ``{"open": N, "seq": S, "sources": K}`` sends N SYNs of different connections and tells the source ports that they left
-with, ``{"close": true}`` takes every open connection through its handshake and both FINs.
+with, ``{"close": true}`` takes every open connection through its handshake and both FINs, ``{"read": [...]}`` reads
+sysctls of conntrack.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ def main() -> None:
                 router = Router(step["backend"])
                 router.rules(step["rule"])
                 answers.append(None)
+            elif "read" in step:
+                answers.append([open(f"/proc/sys/net/netfilter/nf_conntrack_{name}").read() for name in step["read"]])
             elif "open" in step:
                 assert router is not None
                 answers.append(router.open(step["open"], step.get("seq", 1000), step.get("sources", 100),

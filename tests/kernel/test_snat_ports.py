@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fastpath.capacity.connections.timeouts import Timeouts
 from fastpath.capacity.ports.search import ROUNDS
 from fastpath.capacity.ports.simulate import fill
 
@@ -77,3 +78,9 @@ def test_a_large_range_fails_before_it_is_full_as_often_as_simulated():
     missed, expected = sum(ports - n for n in got) / runs, sum(ports - n for n in simulated) / len(simulated)
     spread = (sum((ports - n - expected) ** 2 for n in simulated) / len(simulated) / runs) ** 0.5
     assert abs(missed - expected) < 4.5 * spread, (got, expected)
+
+
+def test_the_default_timeouts_are_the_kernels():
+    names = list(Timeouts().to_dict())
+    _, values = ask(rule(""), {"read": names})
+    assert dict(zip(names, map(float, values), strict=True)) == Timeouts().to_dict()

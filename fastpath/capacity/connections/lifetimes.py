@@ -28,6 +28,8 @@ UDP_STREAM_AFTER = 2.0
 """Seconds after its first packet from which a UDP flow counts as a stream."""
 
 SYN_REPEATS = 63.0
+SYN_ACK_REPEATS = 31.0
+"""Seconds over which a Linux server repeats its SYN-ACK: ``tcp_synack_retries=5``, tcp(7)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class ConnectionClass:
         protocol: one of PROTOCOLS.
         rate: new connections per second.
         duration: from the first packet to the last (TCP: from the handshake to the first FIN or RST), seconds.
-        answered: part of the connections that get an answer, 0 to 1.
+        answered: part of the connections that get an answer and go on, 0 to 1.
+        half_open: TCP: part that gets a SYN-ACK and never goes on; with ``answered`` at most 1.
         fin, rst, silent: TCP and SCTP: parts of the answered that end so; they add up to 1.
         round_trip: seconds from one end to the other and back.
         syn_repeats: seconds over which an unanswered SYN is repeated.
@@ -51,6 +54,7 @@ class ConnectionClass:
     rate: float
     duration: Duration
     answered: float = 1.0
+    half_open: float = 0.0
     fin: float = 1.0
     rst: float = 0.0
     silent: float = 0.0
@@ -66,9 +70,12 @@ class ConnectionClass:
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
                 raise FastpathError(f"{self.name}: {name} {value!r} should be a number, 0 or more")
-        for name in ("answered", "masqueraded", *ENDINGS):
+        for name in ("answered", "half_open", "masqueraded", *ENDINGS):
             if not 0 <= getattr(self, name) <= 1:
                 raise FastpathError(f"{self.name}: {name} {getattr(self, name)!r} should be a part, 0 to 1")
+        if self.answered + self.half_open > 1 + 1e-9:
+            raise FastpathError(f"{self.name}: answered and half_open add up to {self.answered + self.half_open:g}; "
+                                "they should not make more than 1")
         if abs(self.fin + self.rst + self.silent - 1) > 1e-6:
             raise FastpathError(f"{self.name}: fin, rst and silent add up to {self.fin + self.rst + self.silent:g}; "
                                 "they should make 1")
@@ -77,8 +84,8 @@ class ConnectionClass:
         """Plain JSON types."""
         return {
             "name": self.name, "protocol": self.protocol, "rate": self.rate, "duration": self.duration.to_dict(),
-            "answered": self.answered, "fin": self.fin, "rst": self.rst, "silent": self.silent,
-            "round_trip": self.round_trip, "syn_repeats": self.syn_repeats, "masqueraded": self.masqueraded,
+            "answered": self.answered, "half_open": self.half_open, "fin": self.fin, "rst": self.rst,
+            "silent": self.silent, "round_trip": self.round_trip, "syn_repeats": self.syn_repeats, "masqueraded": self.masqueraded,
         }
 
 
@@ -155,7 +162,9 @@ def _tcp(kind: ConnectionClass, t: Timeouts) -> Iterator[Life]:
     yield Life(kind.answered * kind.silent, begin | {"ESTABLISHED": mean + t.tcp_timeout_established},
                2 * half + t.tcp_timeout_established)
     waits = kind.syn_repeats + t.tcp_timeout_syn_sent
-    yield Life(1 - kind.answered, {"SYN_SENT": waits}, waits, lasting=False)
+    yield Life(max(0.0, 1 - kind.answered - kind.half_open), {"SYN_SENT": waits}, waits, lasting=False)
+    waits = SYN_ACK_REPEATS + t.tcp_timeout_syn_recv
+    yield Life(kind.half_open, {"SYN_SENT": half, "SYN_RECV": waits}, half + waits, lasting=False)
 
 
 def _udp(kind: ConnectionClass, t: Timeouts) -> Iterator[Life]:

@@ -187,17 +187,14 @@ def conntrack(
         bursts=tuple(_burst(kind, times, limit - mean) for kind in waves), burst_classes=waves)
 
 
-def syn_flood(rate: float, *, answered: bool = False, timeouts: Timeouts | None = None) -> ConnectionClass:
+def syn_flood(rate: float, *, answered: bool = False) -> ConnectionClass:
     """A SYN flood of `rate` packets per second from addresses that never go on.
 
     Without an answer (the SYNs are dropped behind the firewall, or go to nowhere) an entry waits in SYN_SENT. With one
-    it waits in SYN_RECV, for ``tcp_timeout_syn_recv`` after the server's last SYN-ACK, 31 seconds after the first
-    (``tcp_synack_retries=5``, tcp(7)).
+    it waits in SYN_RECV, for ``tcp_timeout_syn_recv`` after the server's last SYN-ACK.
     """
-    times = timeouts or Timeouts()
-    name = "SYN flood" + (", answered" if answered else "")
-    waits = 31 + times.tcp_timeout_syn_recv - times.tcp_timeout_syn_sent if answered else 0.0
-    return ConnectionClass(name, "tcp", rate, Duration("fixed", 0), answered=0.0, syn_repeats=max(waits, 0.0))
+    return ConnectionClass("SYN flood" + (", answered" if answered else ""), "tcp", rate, Duration("fixed", 0),
+                           answered=0.0, half_open=float(answered), syn_repeats=0.0)
 
 
 def _by_protocol(rates: Mapping[str, float], durations: Mapping[str, Any]) -> tuple[ConnectionClass, ...]:

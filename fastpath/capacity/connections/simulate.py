@@ -69,10 +69,12 @@ def _events(kind: ConnectionClass, t: Timeouts, rng: np.random.Generator,
     n = rng.poisson(kind.rate * seconds)
     start = np.sort(rng.uniform(0, seconds, n))
     lasts = kind.duration.draw(rng, n)
-    answered = rng.random(n) < kind.answered
+    fate = rng.random(n)
+    answered = fate < kind.answered
     spread = lasts[:, None] * np.linspace(0, 1, _PACKETS)
     if kind.protocol == "tcp":
-        return start, *_tcp_events(kind, t, rng, spread, answered)
+        half_open = ~answered & (fate < kind.answered + kind.half_open)
+        return start, *_tcp_events(kind, t, rng, spread, answered, half_open)
     if kind.protocol == "udp":
         answer = np.where(answered, np.minimum(kind.round_trip, lasts), np.inf)
         # one packet as soon as the flow may count as a stream: what lasts so long sends all the time
@@ -88,7 +90,7 @@ def _events(kind: ConnectionClass, t: Timeouts, rng: np.random.Generator,
 
 
 def _tcp_events(kind: ConnectionClass, t: Timeouts, rng: np.random.Generator, spread: Array,
-                answered: Array) -> tuple[Array, Array, Array, list[str]]:
+                answered: Array, half_open: Array) -> tuple[Array, Array, Array, list[str]]:
     names = ["SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"]
     timers = np.array([t.tcp_timeout_syn_sent, t.tcp_timeout_syn_recv, t.tcp_timeout_established,
                        t.tcp_timeout_fin_wait, t.tcp_timeout_last_ack, t.tcp_timeout_time_wait, t.tcp_timeout_close])
@@ -101,8 +103,10 @@ def _tcp_events(kind: ConnectionClass, t: Timeouts, rng: np.random.Generator, sp
     at = np.concatenate([handshake, data, closing], 1)
     state = np.concatenate([np.broadcast_to([0, 1], (n, 2)), np.full(spread.shape, 2),
                             np.array([[3, 4, 5], [6, 6, 6], [2, 2, 2]])[ending]], 1)
-    repeats = np.array([r for r in (0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0) if r < kind.syn_repeats] + [kind.syn_repeats])
-    silent = repeats[np.minimum(np.arange(at.shape[1]), len(repeats) - 1)]
-    at = np.where(answered[:, None], at, silent)
-    state = np.where(answered[:, None], state, 0)
+    step = np.arange(at.shape[1])
+    again = np.array([r for r in (0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 63.0) if r < kind.syn_repeats] + [kind.syn_repeats])
+    silent = again[np.minimum(step, len(again) - 1)]
+    answers = np.concatenate([[0.0], half + np.array([0.0, 1.0, 3.0, 7.0, 15.0, 31.0])])[np.minimum(step, 6)]
+    at = np.where(answered[:, None], at, np.where(half_open[:, None], answers, silent))
+    state = np.where(answered[:, None], state, np.where(half_open[:, None], np.minimum(step, 1), 0))
     return at, state, timers[state], names

@@ -97,8 +97,9 @@ def _cost(report: CapacityReport, drawn: dict[str, str]) -> str:
              f"takes {numbers.count(cost.packets_per_second)} of them a second ({escape(cost.backend)} back end).</p>"]
     parts.append(drawn.get("cost-by-size", ""))
     if report.sweep is not None:
-        rows = [(knee.engine, "none" if knee.size is None else f"{numbers.count(knee.size)} {report.sweep.name}", f"{knee.before:.3g}",
-                 f"{knee.after:.3g}") for knee in report.sweep.knees]
+        name = report.sweep.name
+        rows = [(knee.engine, "none" if knee.size is None else f"{numbers.count(knee.size)} {name}",
+                 f"{knee.before:.3g}", f"{knee.after:.3g}") for knee in report.sweep.knees]
         parts.append(_table(("engine", "#bend at", "#ns for each one before", "#ns for each one after"),
                             rows))
         if report.sweep.crossings:

@@ -85,7 +85,7 @@ def conntrack(
         raise typer.BadParameter("a host goes with --traffic", param_hint="--host / --compose")
     if not classes:
         raise typer.BadParameter("give some connections", param_hint="--rate / --traffic")
-    floods = [syn_flood(each, timeouts=times) for each in flood or ()]
+    floods = [syn_flood(each) for each in flood or ()]
     found = count(classes, timeouts=times, limit=limit or LARGEST_DEFAULT, bursts=floods)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=1))
