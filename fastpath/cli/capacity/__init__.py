@@ -5,7 +5,10 @@ from __future__ import annotations
 import typer
 
 from fastpath.cli.capacity.calibrate import calibrate
+from fastpath.cli.capacity.conntrack import conntrack
 from fastpath.cli.capacity.cost import cost
+from fastpath.cli.capacity.report import report
+from fastpath.cli.capacity.snat import snat
 from fastpath.cli.capacity.sweep import sweep
 
 app = typer.Typer(
@@ -19,3 +22,6 @@ app = typer.Typer(
 app.command("cost")(cost)
 app.command("sweep")(sweep)
 app.command("calibrate")(calibrate)
+app.command("conntrack")(conntrack)
+app.command("snat")(snat)
+app.command("report")(report)
