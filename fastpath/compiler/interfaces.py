@@ -57,4 +57,6 @@ class InterfaceTable:
 
     def matching(self, pattern: str) -> Values:
         """The ids whose names a pattern matches."""
+        if not pattern.endswith("+") and pattern in self._ids:
+            return Values.single(self._ids[pattern])
         return Values.single(*(i for i, name in enumerate(self.names) if matches(pattern, name)))

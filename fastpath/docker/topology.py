@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastpath.analysis.query import Names
     from fastpath.docker.flows import NamedFlow
     from fastpath.docker.listeners import Listener
     from fastpath.docker.reach import Reachability
@@ -443,6 +444,16 @@ class Topology:
         from fastpath.docker.reach import reachability
 
         return reachability(self, engine, outside=outside, host=host)
+
+    def names(self, engine: EngineLike) -> Names:
+        """The networks and containers by name, for conditions: ``fp.query(host, ..., names=topology.names("29"))``.
+
+        Raises:
+            TopologyError: as :meth:`host`.
+        """
+        from fastpath.docker.names import names_of
+
+        return names_of(self, engine)
 
     def network(self, name: str) -> Network | None:
         """The network called `name`, or None."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +25,18 @@ from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.packet import Packet
-from fastpath.packets.schema import LOCAL
 from fastpath.symbolic.bdd import Store
 
+if TYPE_CHECKING:
+    from fastpath.symbolic.regions import Region
+
 ORDER: tuple[tuple[str, int], ...] = (
-    ("iif", 16), ("oif", 16), ("state", 3), ("proto", 8), ("dst", 32), ("dport", 16), ("src", 32), ("sport", 16),
+    ("oif", 16), ("proto", 8), ("dport", 16), ("src", 32), ("iif", 16), ("dst", 32), ("state", 3), ("sport", 16),
     ("frag", 2), ("tcp_flags", 8), ("icmp_type", 8), ("icmp_code", 8), ("pkttype", 2), ("ttl", 8), ("tos", 8),
     ("length", 16), ("mark", 32), ("connmark", 32), ("ctdir", 2), ("ctstatus", 16), ("ctorigdst", 32),
     ("ctorigdstport", 16), ("mac_src", 48), ("uid", 32), ("gid", 32),
 )
-"""The packet columns with their numbers of bits, in the order of the variables; interfaces take as many as they need."""
+"""The packet columns with their numbers of bits, in the order of the variables; interfaces take what they need."""
 
 LARGEST: dict[str, int] = {"state": 6, "frag": 2, "pkttype": 2, "ctdir": 2}
 """The largest value of columns whose bits could hold more."""
@@ -254,12 +257,8 @@ class PacketSet:
         space = self.space
         counted = {*space.columns, *self.columns}
         others = [space.values_of(c, Values.single(0)) for c in space.places if c not in counted]
-        pinned = [c for c in ("iif", "oif") if c in space.places and c not in counted]
-        assert not pinned
-        total = max(p.first + p.bits for p in space.places.values())
-        pinned_set = space.store.all_of([self.diagram, *others])
-        spare = total - sum(p.bits for p in space.places.values())
-        return space.store.count(pinned_set, total) >> spare
+        total = sum(p.bits for p in space.places.values())
+        return space.store.count(space.store.all_of([self.diagram, *others]), total)
 
     def contains(self, packets: PacketBatch) -> npt.NDArray[np.bool_]:
         """Which of the packets are in the set: bool of shape (n,).
@@ -300,12 +299,3 @@ class PacketSet:
         from fastpath.symbolic.regions import regions
 
         return regions(self)
-
-
-if True:  # the type of what regions() gives; the module itself is loaded when asked for
-    from typing import TYPE_CHECKING
-
-    if TYPE_CHECKING:
-        from fastpath.symbolic.regions import Region
-
-__all__ = ["ALWAYS", "LARGEST", "LOCAL", "ORDER", "HeaderSpace", "PacketSet", "Place"]
