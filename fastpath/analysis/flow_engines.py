@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastpath.engine import Engine
-from fastpath.engine import compile as compile_host
-from fastpath.engine.undecided import may_end_undecided
 from fastpath.host.model import Host
 from fastpath.packets.schema import Hook
 from fastpath.ruleset.model import Chain, Rule, Ruleset, Table
+
+if TYPE_CHECKING:
+    from fastpath.engine import Engine
 
 Array = npt.NDArray[Any]
 HALVED = ("raw", "mangle")
@@ -82,6 +82,8 @@ class Part:
     @property
     def unsure(self) -> bool:
         """Whether some packet may end undecided."""
+        from fastpath.engine.undecided import may_end_undecided
+
         ways = [way for way in (self.engine.routed, self.engine.given) if way is not None]
         return any(may_end_undecided(way) for way in ways)
 
@@ -109,9 +111,15 @@ class FlowEngines:
         self._whole = engine
         self._halves: dict[Hook, tuple[Part, Part] | None] = {}
 
+    @property
+    def ready(self) -> bool:
+        """Whether the whole way is compiled."""
+        return self._whole is not None or "whole" in self.__dict__
+
     @cached_property
     def whole(self) -> Part:
-        engine = self._whole or compile_host(self.host, assume=self.assume)
+        """The whole way."""
+        engine = self._whole or _compiled(self.host, self.assume)
         return Part(engine, np.append(np.arange(len(self.refs)), -1))
 
     def halves(self, hook: Hook) -> tuple[Part, Part] | None:
@@ -137,4 +145,11 @@ class FlowEngines:
         back = {whole: mine for mine, whole in enumerate(ids)}
         assume = {key if isinstance(key, str) else back.get(key, -1): how for key, how in self.assume.items()}
         assume.pop(-1, None)
-        return Part(compile_host(part, assume=assume), np.array([*ids, -1], np.int64))
+        return Part(_compiled(part, assume), np.array([*ids, -1], np.int64))
+
+
+def _compiled(host: Host, assume: Mapping[str | int, str]) -> Engine:
+    """A host compiled; numba is loaded only now, as a few connections need none of this."""
+    from fastpath.engine import compile as compile_host
+
+    return compile_host(host, assume=assume)

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastpath.analysis.flow_engines import FlowEngines, Limits, Part
 from fastpath.analysis.flow_result import COLUMNS, FlowLeg, FlowResult, as_batch
-from fastpath.engine import Engine
 from fastpath.errors import PacketError
 from fastpath.host.fib import Fib
 from fastpath.host.model import Host
@@ -43,10 +42,13 @@ from fastpath.reference.flows import (
     walk_flow,
 )
 
+if TYPE_CHECKING:
+    from fastpath.engine import Engine
+
 Array = npt.NDArray[Any]
 _SRC_NAT, _DST_NAT = 16, 32
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8
-FEW = 100
+FEW = 1000
 """Connections up to which walking them one by one takes less time than compiling the host."""
 
 
@@ -78,7 +80,7 @@ def evaluate_flows(
     if packets.family != 4 or host.ruleset.family != 4:
         raise PacketError("connections are evaluated for IPv4 only")
     engines = engine if isinstance(engine, FlowEngines) else FlowEngines(host, engine, assume)
-    return _Evaluation(engines, packets, threads).run(one_by_one=engine is None and len(packets) <= FEW)
+    return _Evaluation(engines, packets, threads).run(one_by_one=not engines.ready and len(packets) <= FEW)
 
 
 class _Evaluation:

@@ -31,6 +31,7 @@ print("code", code, "heavy", *heavy, file=sys.stderr)
         ["trace", "--help"],
         ["diff", "--help"],
         ["check", "{host}"],
+        ["docker", "reach", "--from", "data/docker/shop.yaml", "--engine", "29"],
         ["trace", "--host", "{host}", "--in", "eth0", "--src", "198.51.100.7", "--dst", "10.0.2.15", "--dport", "8080"],
     ],
     ids=lambda words: " ".join(words[:2]),
