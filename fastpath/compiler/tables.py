@@ -719,7 +719,7 @@ def _finish(
     params = [
         interfaces.id(LOCAL), local, need, int(packer.conntrack_loose),
         slots.get(Field("dst"), 0), slots.get(Field("dport"), 0),
-        sum(1 << BASE_NUMBER[base] for base in changing | {"touched", "notrack", "oif"}),
+        sum(1 << BASE_NUMBER[b] for b in changing | {"touched", "notrack", *(() if builder.given_oif else ("oif",))}),
         sum(1 << i for i, name in enumerate(KEPT) if name in written),
     ]
 
