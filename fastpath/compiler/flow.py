@@ -142,7 +142,11 @@ class Builder:
         self.routes = RouteMap(host)
         self.interfaces = interfaces or InterfaceTable.build(*interface_names(host))
         self.address_blocks: dict[tuple[str, str, int], str] = {}
-        self.refs = {(r.table, r.chain, r.number): r.id for r in host.ruleset.refs()}
+        self.refs: dict[tuple[str, str, int], int] = {}
+        for table in host.ruleset.tables:  # numbered as Ruleset.refs() does, without the text
+            for chain in table.chains:
+                for number in range(0 if chain.policy is not None else 1, len(chain.rules) + 1):
+                    self.refs[table.name, chain.name, number] = len(self.refs)
 
     # ---------------------------------------------------------------------------------------- where packets go out
 

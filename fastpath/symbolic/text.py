@@ -84,7 +84,7 @@ def values_text(space: HeaderSpace, column: str, values: Values) -> str:
         first, top = 1, len(space.interfaces.names) - 1
     outside = values.complement(bits).intersect(Values(((first, top),)))
     plain, turned = _words(space, column, values), _words(space, column, outside)
-    if outside and len(turned) < len(plain):
+    if outside and sum(map(len, turned)) < sum(map(len, plain)):
         return "not " + _shortened(turned)
     return _shortened(plain)
 

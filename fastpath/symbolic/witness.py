@@ -90,15 +90,18 @@ def _wishes(space: HeaderSpace, column: str, values: dict[str, object]) -> Itera
 
 
 def _smallest(found: PacketSet, column: str) -> int:
-    """The smallest value of a column in a set."""
-    store = found.space.store
-    diagram = found.diagram
-    value = 0
-    for variable in found.space.places[column].variables:
-        low = store.assign(diagram, {variable: 0})
-        value <<= 1
-        if low == 0:
-            low = store.assign(diagram, {variable: 1})
-            value |= 1
-        diagram = low
+    """The smallest value of a column in a set that holds one value only of every column in front of it.
+
+    Every node but 0 can be satisfied, so the low child is taken wherever it is another.
+    """
+    place = found.space.places[column]
+    nodes = found.space.store.nodes
+    here, value = found.diagram, 0
+    while here > 1:
+        variable, low, high = nodes[here].tolist()
+        if variable >= place.first + place.bits:
+            break
+        if low == 0 and variable >= place.first:
+            value |= 1 << (place.bits - 1 - (variable - place.first))
+        here = low or high
     return value
