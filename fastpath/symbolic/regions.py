@@ -90,7 +90,7 @@ def intervals(space: HeaderSpace, column: str, diagram: int) -> Values | None:
                 return None
             continue
         variable, low, high = nodes[here].tolist()
-        if variable == place.first + depth:
+        if variable == place.variables[depth]:
             pending += [(low, depth + 1, value << 1), (high, depth + 1, value << 1 | 1)]
         else:
             pending += [(here, depth + 1, value << 1), (here, depth + 1, value << 1 | 1)]
@@ -104,7 +104,7 @@ def intervals(space: HeaderSpace, column: str, diagram: int) -> Values | None:
 
 
 def _cubes(space: HeaderSpace, column: str, diagram: int) -> Iterator[tuple[int, int]]:
-    place = space.places[column]
+    place = {v: 1 << i for i, v in enumerate(reversed(space.places[column].variables))}
     nodes = space.store.nodes
     pending = [(diagram, 0, 0)]
     while pending:
@@ -113,7 +113,7 @@ def _cubes(space: HeaderSpace, column: str, diagram: int) -> Iterator[tuple[int,
             yield value, mask
         elif here:
             variable, low, high = nodes[here].tolist()
-            bit = 1 << (place.bits - 1 - (variable - place.first))
+            bit = place[variable]
             pending += [(high, value | bit, mask | bit), (low, value, mask | bit)]
 
 
@@ -149,12 +149,12 @@ class Splitter:
 
     def split(self, f: int, column: str) -> dict[int, int]:
         """What is left of a set behind each value of a column: set of the other columns -> the values, a partition."""
-        place = self.space.places[column]
-        end = place.first + place.bits
+        own = frozenset(self.space.places[column].variables)
+        last = max(own)
 
         def parts(node: int) -> dict[int, int]:
             variable, low, high = self.store.nodes[node].tolist()
-            if variable >= end:
+            if variable > last:
                 return {node: 1}
             key = (node, column)
             found = self._parts.get(key)
@@ -164,7 +164,7 @@ class Splitter:
             below, above = parts(low), parts(high)
             test = self.store.variable(variable)
             joined: dict[int, list[int]] = {}
-            if variable >= place.first:
+            if variable in own:
                 for child in {**below, **above}:
                     joined[child] = [self.store.choose(test, above.get(child, 0), below.get(child, 0))]
             else:
