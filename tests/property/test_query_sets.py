@@ -19,7 +19,7 @@ from fastpath.packets.schema import Verdict
 from fastpath.reference import evaluate
 from tests.strategies import edge_packets, random_host
 
-HOSTS = 60
+HOSTS = 48
 PACKETS = 150
 CONDITIONS = 4
 
@@ -124,10 +124,10 @@ def test_conditions_alone_are_what_columns_say(seed):
         assert np.array_equal(answer.packets.contains(packets), mask(where, packets, names=names)), where
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(12))
 def test_asserts_agree_with_packets(seed):
     """An assertion that passes is refuted by no packet; one that fails shows a packet that refutes it."""
-    host = random_host(seed + 9700, undecided=False)
+    host = random_host(seed + 9800, size=5, undecided=False)
     packets = edge_packets(host, 300, seed)
     result = evaluate(host, packets)
     names = Names.of(host)
