@@ -69,12 +69,12 @@ _MODULES = {
 }
 
 __all__ = [
-    "AbsentColumnError", "CompileError", "Config", "Diff", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host",
-    "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "QueryError", "Result",
+    "AbsentColumnError", "CompileError", "Config", "Diff", "EditError", "Engine", "FastpathError", "Flag", "Hook",
+    "Host", "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "QueryError", "Result",
     "Ruleset", "State", "UnavailableError", "Verdict", "__version__", "assert_blocked", "assert_reaches", "assert_same",
-    "compile", "diff", "docker", "evaluate_flows", "explain", "field", "lint", "load_engine", "load_ruleset", "load_script",
-    "netns", "parse_condition", "parse_ruleset", "query", "read_csv", "read_packets", "read_parquet", "reference",
-    "synth",
+    "compile", "diff", "docker", "evaluate_flows", "explain", "field", "lint", "load_engine", "load_ruleset",
+    "load_script", "netns", "parse_condition", "parse_ruleset", "query", "read_csv", "read_packets", "read_parquet",
+    "reference", "synth",
 ]
 
 

@@ -14,9 +14,11 @@ from fastpath.host.model import Host
 from fastpath.packets import PacketBatch, Result
 from fastpath.packets.schema import Verdict
 from fastpath.reference import evaluate
+from fastpath.reference.evaluate import Reference
+from fastpath.reference.tracing import PolicyApplied, RuleExamined
 from fastpath.symbolic import HeaderSpace, HostSets, PacketSet
 
-COMPARED = ("verdict", "hook", "rule", "oif", "src", "dst", "sport", "dport", "mark")
+REWRITTEN = ("src", "dst", "sport", "dport", "mark")
 
 Assume = Mapping[str | int, str]
 
@@ -29,31 +31,54 @@ def numbers(space: HeaderSpace, bits: tuple[int, ...], packets: PacketBatch) -> 
     return value
 
 
-def check_fates(host: Host, packets: PacketBatch, *, about: object = "", **options: Any) -> HostSets:
+def check_fates(
+    host: Host, packets: PacketBatch, *, about: object = "", given_oif: bool = False, **options: Any
+) -> HostSets:
     """Every packet lies in exactly one fate's set, that of the reference; its tuple and mark are the reference's."""
-    space = HeaderSpace.of(host, given_oif=packets.has("oif"))
+    space = HeaderSpace.of(host, given_oif=given_oif)
     sets = HostSets(space, host, **options)
     expected = evaluate(host, packets, **options)
+    interfaces = [*expected.interfaces, None]
     seen = np.zeros(len(packets), int)
-    for fate, diagram in sets.each_fate():
-        rows = np.flatnonzero(PacketSet(space, diagram).contains(packets))
-        seen[rows] += 1
-        here = packets.take(rows)
-        values = [numbers(space, bits, here) for bits in (*fate.rewrite.bits, fate.mark)]
-        for i, row in enumerate(rows.tolist()):
-            told = expected[row]
-            found = (fate.verdict, fate.hook, fate.rule, fate.egress, *(int(v[i]) for v in values))
-            right = tuple(getattr(told, name) for name in COMPARED)
-            if found != right:
-                pytest.fail(f"packet {row}: {packets[row]}\n  sets      {found}\n  reference {right}\n{about}",
+    for fate, here in sets.fates(("verdict", "hook", "egress", "rule")).items():
+        for row in np.flatnonzero(here.contains(packets)).tolist():
+            seen[row] += 1
+            told = (expected.verdict[row], expected.hook[row], interfaces[expected.oif[row]], expected.rule[row])
+            if fate != told:
+                pytest.fail(f"packet {row}: {packets[row]}\n  sets      {fate}\n  reference {told}\n{about}",
                             pytrace=False)
     assert (seen == 1).all(), f"fates are no partition\n{about}"
+    for ending, diagram in sets.each_fate(rules=False):
+        rows = np.flatnonzero(PacketSet(space, diagram).contains(packets))
+        inside = packets.take(rows)
+        for name, bits in zip(REWRITTEN, (*ending.rewrite.bits, ending.mark), strict=True):
+            wrong = rows[numbers(space, bits, inside) != getattr(expected, name)[rows]]
+            assert not len(wrong), f"{name} of packet {wrong[0]}: {packets[int(wrong[0])]}, {ending.rewrite}\n{about}"
     whole = space.nothing
     for here in sets.fates().values():
         assert not whole & here
         whole = whole | here
     assert whole == space.everything
     return sets
+
+
+def check_rules(host: Host, sets: HostSets, packets: PacketBatch, *, about: object = "", **options: Any) -> None:
+    """The rules that a packet's way examines and matches are those whose sets hold it."""
+    reference = Reference(host, **options)
+    examined = {i: here.contains(packets) for i, here in sets.examined.items()}
+    counted = {i: here.contains(packets) for i, here in sets.counted.items()}
+    for row, packet in enumerate(packets):
+        seen: set[int] = set()
+        matched: set[int] = set()
+        for event in reference.trace(packet).events:
+            if isinstance(event, RuleExamined | PolicyApplied):
+                seen.add(event.ref.id)
+                if isinstance(event, PolicyApplied) or event.matched:
+                    matched.add(event.ref.id)
+        assert {i for i, here in examined.items() if here[row]} == seen, f"{packet}\n{about}"
+        assert {i for i, here in counted.items() if here[row]} == matched, f"{packet}\n{about}"
+    for i, here in sets.examined.items():
+        assert here <= sets.reached[i] and sets.counted[i] <= sets.matched[i] and sets.matched[i] <= sets.reached[i]
 
 
 def fates_of(host: Host, result: Result, packets: PacketBatch, by: tuple[str, ...]) -> list[tuple[object, ...]]:

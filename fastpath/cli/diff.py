@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fastpath.cli.query import Scope
 from fastpath.cli.values import parse_assumptions, parse_words
 
 EXIT_DIFFERENT = 1
@@ -29,6 +30,13 @@ def diff(
         Path | None,
         typer.Option("--packets", help="Packets to count by region: a .parquet or .csv file.", show_default=False),
     ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", "-w", help="Compare these packets only, for instance 'iif == eth0'.",
+                                 show_default=False)
+    ] = None,
+    scope: Annotated[
+        Scope, typer.Option(help="Any packets, those of no known flow, or ordinary first packets.")
+    ] = Scope.any,
     assume: Annotated[
         list[str] | None,
         typer.Option(help="MODULE=match, MODULE=no-match or MODULE=column:NAME. Repeatable.", show_default=False),
@@ -44,7 +52,7 @@ def diff(
 
         fastpath diff data/hosts/docker28-seed --edit "iptables -I DOCKER-USER -i eth0 ! -s 192.0.2.0/24 -j DROP"
 
-        fastpath diff data/hosts/docker26-seed data/hosts/docker28-seed --by verdict,nat --json
+        fastpath diff data/hosts/docker26-seed data/hosts/docker28-seed --by verdict,nat --scope plain --json
     """
     if after is None and not edit:
         raise typer.BadParameter("give a second host, or at least one --edit", param_hint="AFTER / --edit")
@@ -54,6 +62,7 @@ def diff(
     assumed = parse_assumptions(assume or [])
 
     from fastpath.analysis.diff import diff as compare
+    from fastpath.analysis.query import parse_condition
     from fastpath.host.model import Host
     from fastpath.packets.files import read_packets
 
@@ -61,7 +70,9 @@ def diff(
     second = first if after is None else Host.load(after)
     second = second.edit(*(edit or ()))
     batch = None if packets is None else read_packets(packets)
-    found = compare(first, second, batch, by=aspects, assume=assumed)
+    found = compare(
+        first, second, batch, by=aspects, assume=assumed, scope=scope.value,
+        where=None if where is None else parse_condition(where, source="--where"))
     typer.echo(found.to_json() if as_json else found.text(most))
     if found:
         raise typer.Exit(EXIT_DIFFERENT)

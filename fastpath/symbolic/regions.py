@@ -3,7 +3,7 @@
 A region is a product: for each column a set of values. A set falls into regions by taking one column after the other:
 values of the column behind which the same set of the other columns lies belong together. How many regions come out
 depends on which column is taken when, and it may be another one in each branch; all orders are tried while there is
-budget for it, and then the column with the fewest parts. At last regions that differ in one column only are joined.
+budget for it. At last regions that differ in one column only are joined.
 
 Values of a column are a diagram over the column's own bits, so a scattered mask is as small as a range.
 """
@@ -18,8 +18,8 @@ from fastpath.compiler.fields import Values
 from fastpath.packets.packet import Packet
 from fastpath.symbolic.space import LARGEST, HeaderSpace, PacketSet
 
-BUDGET = 3000
-"""Sets taken apart by every column before only the most promising one is tried."""
+BUDGET = 100_000
+"""Steps of work in which orders of columns are compared; then columns are taken in the order of the diagrams."""
 
 MOST_INTERVALS = 4096
 """Intervals of one column's values; what needs more is described by masks."""
@@ -90,7 +90,7 @@ def intervals(space: HeaderSpace, column: str, diagram: int) -> Values | None:
                 return None
             continue
         variable, low, high = nodes[here].tolist()
-        if variable == place.first + depth:
+        if variable == place.variables[depth]:
             pending += [(low, depth + 1, value << 1), (high, depth + 1, value << 1 | 1)]
         else:
             pending += [(here, depth + 1, value << 1), (here, depth + 1, value << 1 | 1)]
@@ -104,7 +104,7 @@ def intervals(space: HeaderSpace, column: str, diagram: int) -> Values | None:
 
 
 def _cubes(space: HeaderSpace, column: str, diagram: int) -> Iterator[tuple[int, int]]:
-    place = space.places[column]
+    place = {v: 1 << i for i, v in enumerate(reversed(space.places[column].variables))}
     nodes = space.store.nodes
     pending = [(diagram, 0, 0)]
     while pending:
@@ -113,14 +113,18 @@ def _cubes(space: HeaderSpace, column: str, diagram: int) -> Iterator[tuple[int,
             yield value, mask
         elif here:
             variable, low, high = nodes[here].tolist()
-            bit = 1 << (place.bits - 1 - (variable - place.first))
+            bit = place[variable]
             pending += [(high, value | bit, mask | bit), (low, value, mask | bit)]
 
 
 class Splitter:
-    """Takes sets apart by columns."""
+    """Takes sets apart by columns; what it has found out about parts of one set serves for the next.
 
-    def __init__(self, space: HeaderSpace) -> None:
+    Attributes:
+        budget: steps of work left for comparing orders of columns.
+    """
+
+    def __init__(self, space: HeaderSpace, budget: int = BUDGET) -> None:
         self.space = space
         self.store = space.store
         self.column_of: dict[int, str] = {}
@@ -129,7 +133,7 @@ class Splitter:
         self._parts: dict[tuple[int, str], dict[int, int]] = {}
         self._columns: dict[int, frozenset[str]] = {0: frozenset(), 1: frozenset()}
         self._best: dict[int, tuple[int, str]] = {}
-        self.budget = BUDGET
+        self.budget = budget
 
     def columns(self, f: int) -> frozenset[str]:
         """The columns that a set depends on."""
@@ -145,21 +149,22 @@ class Splitter:
 
     def split(self, f: int, column: str) -> dict[int, int]:
         """What is left of a set behind each value of a column: set of the other columns -> the values, a partition."""
-        place = self.space.places[column]
-        end = place.first + place.bits
+        own = frozenset(self.space.places[column].variables)
+        last = max(own)
 
         def parts(node: int) -> dict[int, int]:
             variable, low, high = self.store.nodes[node].tolist()
-            if variable >= end:
+            if variable > last:
                 return {node: 1}
             key = (node, column)
             found = self._parts.get(key)
             if found is not None:
                 return found
+            self.budget -= 1
             below, above = parts(low), parts(high)
             test = self.store.variable(variable)
             joined: dict[int, list[int]] = {}
-            if variable >= place.first:
+            if variable in own:
                 for child in {**below, **above}:
                     joined[child] = [self.store.choose(test, above.get(child, 0), below.get(child, 0))]
             else:
@@ -174,17 +179,18 @@ class Splitter:
         return {child: values for child, values in parts(f).items() if child}
 
     def best(self, f: int) -> tuple[int, str]:
-        """(number of regions, column to take first) of a set."""
+        """(number of regions as far as it was looked into, column to take first) of a set."""
         found = self._best.get(f)
         if found is not None:
             return found
+        if self.budget <= 0:
+            column = self.column_of[int(self.store.nodes[f, 0])]
+            self._best[f] = (0, column)
+            return 0, column
         columns = [c for c in self.space.places if c in self.columns(f)]
         sizes = sorted((len(self.split(f, c)), i, c) for i, c in enumerate(columns))
         if sizes[0][0] == 1:
             sizes = sizes[:1]
-        elif self.budget <= 0:
-            sizes = sizes[:1]
-        self.budget -= 1
         choices: list[tuple[int, str]] = []
         for size, _, column in sizes:
             if choices and size >= min(choices)[0]:
@@ -226,10 +232,10 @@ def joined(found: list[dict[str, int]], space: HeaderSpace) -> list[dict[str, in
     return found
 
 
-def regions(found: PacketSet) -> tuple[Region, ...]:
-    """A set as disjoint regions, the largest first."""
+def regions(found: PacketSet, splitter: Splitter | None = None) -> tuple[Region, ...]:
+    """A set as disjoint regions, the largest first; `splitter` may serve for several sets of one space."""
     space = found.space
-    splitter = Splitter(space)
+    splitter = splitter or Splitter(space)
     parts = joined(list(splitter.regions(found.diagram)), space)
     return tuple(sorted((_region(space, p) for p in parts), key=_size, reverse=True))
 

@@ -90,18 +90,19 @@ def _wishes(space: HeaderSpace, column: str, values: dict[str, object]) -> Itera
 
 
 def _smallest(found: PacketSet, column: str) -> int:
-    """The smallest value of a column in a set that holds one value only of every column in front of it.
+    """A small value of a column in a set that holds one value only of every column in front of it.
 
     Every node but 0 can be satisfied, so the low child is taken wherever it is another.
     """
-    place = found.space.places[column]
+    bits = {v: 1 << i for i, v in enumerate(reversed(found.space.places[column].variables))}
+    last = max(bits)
     nodes = found.space.store.nodes
     here, value = found.diagram, 0
     while here > 1:
         variable, low, high = nodes[here].tolist()
-        if variable >= place.first + place.bits:
+        if variable > last:
             break
-        if low == 0 and variable >= place.first:
-            value |= 1 << (place.bits - 1 - (variable - place.first))
+        if low == 0:
+            value |= bits.get(variable, 0)
         here = low or high
     return value

@@ -15,11 +15,17 @@ from typing import TypeAlias
 import numpy as np
 
 from fastpath.analysis.diff.model import Diff, Difference, Side
+from fastpath.analysis.query.conditions import Condition
+from fastpath.analysis.query.names import Names
+from fastpath.analysis.query.scope import in_scope
+from fastpath.analysis.query.sets import to_set
+from fastpath.analysis.query.text import as_condition
 from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import Verdict
 from fastpath.symbolic import HeaderSpace, HostSets, PacketSet, Region, Rewrite
+from fastpath.symbolic.regions import Splitter, regions
 
 ASPECTS = ("verdict", "egress", "nat", "rule")
 """What can be compared. Egress and NAT count of packets that get through."""
@@ -29,7 +35,8 @@ MOST_REGIONS = 40
 
 THROUGH = frozenset({Verdict.FORWARD, Verdict.LOCAL_OUT, Verdict.LOCAL_IN, Verdict.ACCEPT})
 
-Where: TypeAlias = "PacketSet | Callable[[HeaderSpace], PacketSet]"
+Where: TypeAlias = "Condition | str | Callable[[HeaderSpace], PacketSet]"
+"""Packets to compare: a condition, or a function that gives their set in a header space."""
 RuleName: TypeAlias = tuple[str, str, str, int]
 """A rule by table, chain, text, and its number among those of the chain with that text: what two hosts' rules have in
 common, though their ids differ."""
@@ -53,6 +60,7 @@ def diff(
     by: str | Iterable[str] = "verdict",
     assume: Mapping[str | int, str] | None = None,
     where: Where | None = None,
+    scope: str = "any",
 ) -> Diff:
     """Which packets two hosts treat differently: all of them, exactly.
 
@@ -65,10 +73,14 @@ def diff(
             known by its text, wherever it moved in its chain).
         assume: what to take undecided matches for, as for :func:`fastpath.compile`; by module, for the ids of rules
             may differ.
-        where: compare these packets only: a set, or a function that makes it for a header space.
+        where: compare these packets only: a condition (as for :func:`fastpath.query`; its names are those of `after`),
+            or a function that makes a set for a header space.
+        scope: what `where` leaves open: ``any`` packets, ``new`` ones of no known flow, or ``plain`` ordinary first
+            packets (SYN, TTL 64, unfragmented ...), as for :func:`fastpath.query`.
 
     Raises:
         CompileError: an unknown aspect, IPv6 rules, or an assumption that does not exist.
+        QueryError: a condition that cannot be read or asked, or an unknown scope.
         PacketError: packets of which some bring an egress interface and others do not.
     """
     aspects = (by,) if isinstance(by, str) else tuple(dict.fromkeys(by))
@@ -78,16 +90,21 @@ def diff(
     if not aspects:
         raise CompileError(f"by= is empty; give some of {', '.join(ASPECTS)}")
     space = HeaderSpace.of(before, after, given_oif=_given_oif(before, after, packets))
-    asked = space.everything if where is None else where if isinstance(where, PacketSet) else where(space)
-    if asked.space is not space:
-        raise CompileError("the set of packets is one of another header space: give a function of the space instead")
+    asked = _asked(where, scope, space, after)
     sides = tuple(HostSets(space, host, assume=assume) for host in (before, after))
     comparison = Comparison(sides[0], sides[1], aspects, asked)
     found = comparison.differences(packets, (before, after), assume or {})
     return Diff(
-        before, after, aspects, None if where is None else asked, found, asked, comparison.changed,
+        before, after, aspects, None if where is None and scope == "any" else asked, found, asked, comparison.changed,
         None if packets is None else len(packets), dict(assume or {}),
     )
+
+
+def _asked(where: Where | None, scope: str, space: HeaderSpace, after: Host) -> PacketSet:
+    """The packets that are asked about."""
+    if callable(where):
+        return where(space) & to_set(in_scope(as_condition("any"), scope), space, Names.of(after))
+    return to_set(in_scope(as_condition("any" if where is None else where), scope), space, Names.of(after))
 
 
 def _given_oif(before: Host, after: Host, packets: PacketBatch | None) -> bool | None:
@@ -174,8 +191,8 @@ class Comparison:
         if packets is not None and self.changed:
             inside = packets.take(np.flatnonzero(self.changed.contains(packets)))
         found = []
-        for regions, (ours, theirs) in self._regions():
-            for region in regions:
+        for parts, (ours, theirs) in self._regions():
+            for region in parts:
                 count = None if packets is None else 0
                 if inside is not None:
                     count = int(np.count_nonzero(region.packets.contains(inside)))
@@ -187,6 +204,7 @@ class Comparison:
         """Regions with the same verdicts on either side. What else is compared is told apart as far as that leaves few
         enough to read: rules never, egress and NAT if they are no more than ``MOST_REGIONS``."""
         levels = [tuple(a for a in kept if a in self.aspects) for kept in (("egress", "nat"), ("egress",), ())]
+        splitter = Splitter(self.space)
         for kept in dict.fromkeys(levels):
             grouped: dict[tuple[tuple[object, ...], tuple[object, ...]], list[int]] = defaultdict(list)
             for (ours, theirs), here in self.pairs.items():
@@ -196,10 +214,10 @@ class Comparison:
                 continue
             store = self.space.store
             found = [
-                (PacketSet(self.space, store.any_of(parts)).regions(), (first[0], second[0]))
+                (regions(PacketSet(self.space, store.any_of(parts)), splitter), (first[0], second[0]))
                 for (first, second), parts in grouped.items()
             ]
-            if not kept or sum(len(regions) for regions, _ in found) <= MOST_REGIONS:
+            if not kept or sum(len(parts) for parts, _ in found) <= MOST_REGIONS:
                 break
         return found  # type: ignore[return-value]
 

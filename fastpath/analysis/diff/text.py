@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from fastpath.packets.schema import Verdict
@@ -12,6 +12,7 @@ from fastpath.symbolic.text import SHOWN_ORDER, column_text, joined_words
 if TYPE_CHECKING:
     from fastpath.analysis.diff.kinds import Kind
     from fastpath.analysis.diff.model import Diff, Difference, Side
+    from fastpath.symbolic import PacketSet
 
 MOST_RULES = 3
 """Deciding rules of one side that are written out."""
@@ -50,12 +51,12 @@ def _side(name: str, side: Side) -> Iterator[str]:
         yield from (f"           {line}" for line in rules)
 
 
-def difference_text(difference: Difference) -> Iterator[str]:
-    """One region with its two sides and its witness."""
+def difference_text(difference: Difference, hidden: frozenset[str] = frozenset()) -> Iterator[str]:
+    """One region with its two sides and its witness, without some columns."""
     region = difference.region
     names = [c for c in SHOWN_ORDER if c in region.columns]
     names += [c for c in region.columns if c not in SHOWN_ORDER]
-    columns = [(name, column_text(region, name)) for name in names]
+    columns = [(name, column_text(region, name)) for name in names if name not in hidden]
     yield from _told(difference, difference.headers, difference.packets, columns)
 
 
@@ -77,12 +78,26 @@ def _told(
     yield f"  packet   {difference.witness}"
 
 
-def kind_text(kind: Kind) -> Iterator[str]:
-    """One kind of regions, with the sides and the witness of the largest of them."""
+def given(asked: PacketSet) -> dict[str, int]:
+    """What the packets that were asked about have in each column, as diagrams over its bits; columns that are open are
+    left out."""
+    space = asked.space
+    everything = frozenset(v for p in space.places.values() for v in p.variables)
+    return {
+        name: space.store.some(asked.diagram, everything.difference(space.places[name].variables))
+        for name in asked.columns
+    }
+
+
+def kind_text(kind: Kind, asked: Mapping[str, int]) -> Iterator[str]:
+    """One kind of regions, with the sides and the witness of the largest of them; columns that hold whatever was asked
+    about are left out."""
+    hidden = frozenset(name for name, values in kind.differences[0].region.parts if asked.get(name) == values)
     if len(kind.differences) == 1:
-        yield from difference_text(kind.differences[0])
+        yield from difference_text(kind.differences[0], hidden)
         return
-    first, *rest = _told(kind.differences[0], kind.headers, kind.packets, kind.columns)
+    columns = [(name, text) for name, text in kind.columns if name not in hidden]
+    first, *rest = _told(kind.differences[0], kind.headers, kind.packets, columns)
     yield first
     yield f"  in {len(kind.differences)} regions, for X each of {joined_words(kind.networks)}; the first in full:"
     yield from rest
@@ -107,8 +122,9 @@ def diff_text(diff: Diff, most: int) -> str:
         lines.append(f"{diff.changed_packets:,} of {diff.packets:,} packets change{share}.")
     if any(d.undecided for d in diff.differences):
         lines.append("Some differences hang on rules that a header does not decide (UNDECIDED names them).")
+    asked = given(diff.asked)
     for number, kind in enumerate(kinds[:most], 1):
-        first, *rest = kind_text(kind)
+        first, *rest = kind_text(kind, asked)
         lines += ["", f"{number}. {first}", *(f" {line}" for line in rest)]
     if len(kinds) > most:
         lines += ["", f"and {len(kinds) - most} kinds of regions more"]
