@@ -7,7 +7,8 @@ with the rewritten ones, by an engine that lacks the rules of the first half. Wh
 way is put into the result.
 
 Invariants: every column, counter and rule id equals what ``reference/flows.py`` finds connection by connection.
-Whatever two halves cannot show (see :class:`_Limits`) is walked by it instead, slowly: nothing is guessed.
+Whatever two halves cannot show (see :class:`_Limits`) is walked by it instead, slowly: nothing is guessed. So are a few
+connections on a host that is not compiled yet.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ from fastpath.ruleset.model import Chain, Rule, Ruleset, Table
 Array = npt.NDArray[Any]
 _SRC_NAT, _DST_NAT = 16, 32
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8
+FEW = 100
+"""Connections up to which walking them one by one takes less time than compiling the host."""
 _HALVED = ("raw", "mangle")
 """Tables that a packet meets before nat."""
 
@@ -80,7 +83,7 @@ def evaluate_flows(
     if packets.family != 4 or host.ruleset.family != 4:
         raise PacketError("connections are evaluated for IPv4 only")
     engines = engine if isinstance(engine, FlowEngines) else FlowEngines(host, engine, assume)
-    return _Evaluation(engines, packets, threads).run()
+    return _Evaluation(engines, packets, threads).run(one_by_one=engine is None and len(packets) <= FEW)
 
 
 # ---------------------------------------------------------------------------------------------- halves of the way
@@ -223,9 +226,9 @@ class _Evaluation:
         self.counts = [np.zeros((2, len(self.refs)), np.int64) for _ in Leg]
         self.walked: list[int] = []
 
-    def run(self) -> FlowResult:
+    def run(self, *, one_by_one: bool = False) -> FlowResult:
         rows = np.arange(len(self.packets))
-        if self.limits.every:
+        if one_by_one or self.limits.every:
             self.walked = rows.tolist()
         else:
             self._connections(rows)

@@ -110,6 +110,18 @@ class Container:
     service: str = ""
     running: bool = True
 
+    @classmethod
+    def from_run(cls, command: str) -> Container:
+        """The container of a command line such as ``docker run -d --name redis01 -p 6380:6379 redis``; what does not
+        concern packets is left aside. Without ``--name`` it gets its image's.
+
+        Raises:
+            TopologyError: an option that `docker run` does not have, or a value that cannot be.
+        """
+        from fastpath.docker.run import parse_run
+
+        return parse_run(command)
+
 
 @dataclass(frozen=True, slots=True)
 class Network:

@@ -15,8 +15,6 @@ import numpy.typing as npt
 from fastpath.compiler.interfaces import InterfaceTable
 from fastpath.compiler.tables import BASE_NUMBER, KEPT, Compiled
 from fastpath.errors import PacketError
-from fastpath.kernels.codes import R_OIF
-from fastpath.kernels.layout import O_OIF
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import PACKET_COLUMNS, RESULT_COLUMNS
 
@@ -82,8 +80,7 @@ class Runner:
         )
         codes = {name: i for i, name in enumerate(interfaces)}
         self.ids = _read_only(np.array([0, *(table.id(name) for name in packets.interfaces)], np.uint32))
-        used = np.union1d(compiled.arrays["records"][:, R_OIF], compiled.arrays["ops"][:, O_OIF])
-        for i in used.tolist():
+        for i in compiled.egress:
             if 0 < i < compiled.known and compiled.interfaces[i] not in codes:
                 codes[compiled.interfaces[i]] = len(interfaces)
                 interfaces.append(compiled.interfaces[i])
@@ -96,7 +93,8 @@ class Runner:
             if name not in packets.extra:
                 raise PacketError(f"the packets have no boolean column {name}, which an assumption reads")
 
-    def _columns(self, a: int, b: int, bytes_too: bool) -> Any:
+    def columns(self, a: int, b: int, bytes_too: bool) -> Any:
+        """The packet columns of a chunk as kernels take them."""
         from fastpath.kernels.layout import Columns
 
         out: dict[str, Array] = {}
@@ -177,7 +175,7 @@ class Runner:
                 forced_hook=forced_hook[a:b] if trying else forced_hook,
             )
             given = no_force if force is None else _read_only(np.ascontiguousarray(force[:, a:b]))
-            evaluate(b - a, self._columns(a, b, bytes_too), arrays, output, self.ids, self.names, given, fixed)
+            evaluate(b - a, self.columns(a, b, bytes_too), arrays, output, self.ids, self.names, given, fixed)
             spare.append(scratch)
             with lock:
                 total[0] += counts[0] >> 40
