@@ -96,6 +96,8 @@ CASES = [
     ("bridge-as-inbound", OLD, [USER + " -i docker0 -m iprange --src-range 192.0.2.1-192.0.2.9 -j ACCEPT"],
      ["iprange"]),
     ("bridge-as-inbound", OLD, [USER + " -i docker0 -d 172.17.0.2 -p tcp --dport 6379 -j DROP"], ["-i docker0"]),
+    ("bridge-as-inbound", OLD, [USER + " -i docker0 -p tcp --dport 6379 -j DROP"], ["--dport 6379"]),
+    ("bridge-as-inbound", OLD, [USER + " -i docker0 -p tcp --dport 25 -j DROP"], []),  # no mail from containers
     ("bridge-as-inbound", OLD, [USER + " -i docker0 -s 172.17.0.2 -d 192.0.2.0/24 -j DROP"], []),
     ("bridge-as-inbound", OLD, [USER + " -i docker0 -o docker0 -d 172.17.0.2 -j DROP"], []),  # between containers
     ("bridge-as-inbound", OLD, [USER + " -i eth0 ! -s 192.0.2.0/24 -j DROP"], []),

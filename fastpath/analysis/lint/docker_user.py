@@ -11,7 +11,7 @@ from fastpath.packets.packet import Packet
 from fastpath.packets.schema import State, Verdict
 from fastpath.reference import trace
 from fastpath.reference.program import Act
-from fastpath.ruleset.model import Network, RuleRef
+from fastpath.ruleset.model import NatRange, Network, PortRange, Rule, RuleRef
 from fastpath.symbolic import PacketSet
 
 REPLIES = Kind(
@@ -24,8 +24,8 @@ REPLIES = Kind(
 INBOUND = Kind(
     "bridge-as-inbound", "A rule that tests -i of a bridge for what comes in from outside",
     "Packets from outside to a container come in on the outside interface and leave through the bridge; -i BRIDGE "
-    "matches what the containers send. The rule names sources or destinations as if for what comes in, and matches "
-    "none of it.", Severity.ERROR)
+    "matches what the containers send. The rule names sources, destinations or published ports as if for what comes "
+    "in, and matches none of it.", Severity.ERROR)
 
 SKIPPED = Kind(
     "docker-user-skipped", "Forwarded packets that never pass DOCKER-USER",
@@ -155,7 +155,40 @@ def _meant_for_inbound(context: Context, ref: RuleRef, home: tuple[Span, ...], b
         network = rule.destination.value
         if any(s.first <= network.address and network.address | (~network.mask & 0xFFFFFFFF) <= s.last for s in home):
             return "names a destination behind that bridge"
+    if rule.source is None and rule.destination is None and not ranged:
+        ports = _destination_ports(rule)
+        if ports and ports <= _published_ports(context, home):
+            return "names ports that are published behind that bridge"
     return ""
+
+
+def _destination_ports(rule: Rule) -> set[int]:
+    """The destination ports that a rule names; empty where it names none, or many."""
+    found: set[int] = set()
+    for match in rule.matches:
+        for option in match.options:
+            values = option.value if isinstance(option.value, tuple) else (option.value,)
+            if option.name in ("dport", "dports") and not option.negated:
+                for value in values:
+                    if isinstance(value, PortRange) and value.last - value.first < 64:
+                        found.update(range(value.first, value.last + 1))
+    return found
+
+
+def _published_ports(context: Context, home: tuple[Span, ...]) -> set[int]:
+    """Ports of containers behind a bridge that DNAT rules lead to, and the published ones that lead there."""
+    found: set[int] = set()
+    for ref in context.all_rules():
+        rule = context.rules[ref.id]
+        option = rule.target.get("to-destination") if rule.target is not None and rule.target.name == "DNAT" else None
+        value = option.value if option is not None else None
+        if isinstance(value, NatRange) and value.address is not None and any(
+            s.first <= value.address.first <= s.last for s in home
+        ):
+            found |= _destination_ports(rule)
+            if value.ports is not None:
+                found.update(range(value.ports.first, value.ports.last + 1))
+    return found
 
 
 def _overlaps(network: Network, spans: tuple[Span, ...]) -> bool:
