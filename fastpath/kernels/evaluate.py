@@ -192,7 +192,8 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
             aux[A_TOS, 0:m] = c.tos[b0:b0 + m]
         if need >> B_NOTRACK & 1:
             aux[A_NOTRACK, 0:m] = 0
-        first, local = m, 0
+        first: Any = m
+        local: Any = 0
         if local_stage > 0:
             first = 0
             for k in range(m):  # written to both lists, kept in one
