@@ -85,7 +85,8 @@ class ConnectionClass:
         return {
             "name": self.name, "protocol": self.protocol, "rate": self.rate, "duration": self.duration.to_dict(),
             "answered": self.answered, "half_open": self.half_open, "fin": self.fin, "rst": self.rst,
-            "silent": self.silent, "round_trip": self.round_trip, "syn_repeats": self.syn_repeats, "masqueraded": self.masqueraded,
+            "silent": self.silent, "round_trip": self.round_trip, "syn_repeats": self.syn_repeats,
+            "masqueraded": self.masqueraded,
         }
 
 
