@@ -15,50 +15,55 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastpath import capacity, docker, netns, reference
+    from fastpath.analysis.diff import Diff, diff
     from fastpath.analysis.explain import explain
+    from fastpath.analysis.flows import evaluate_flows
+    from fastpath.analysis.lint import lint
     from fastpath.engine import Config, Engine, compile, load_engine
     from fastpath.errors import (
+        AbsentColumnError,
         CompileError,
         EditError,
         FastpathError,
         HostError,
         PacketError,
         ParseError,
+        QueryError,
         UnavailableError,
     )
     from fastpath.host.model import Host
     from fastpath.packets import Flag, Hook, Packet, PacketBatch, Result, State, Verdict, synth
     from fastpath.packets.files import read_csv, read_packets, read_parquet
+    from fastpath.packets.schema import Leg, Outcome
     from fastpath.ruleset import Ruleset, load_ruleset, load_script, parse_ruleset
 
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Host": "fastpath.host.model",
-    "Ruleset": "fastpath.ruleset", "load_ruleset": "fastpath.ruleset", "parse_ruleset": "fastpath.ruleset",
-    "load_script": "fastpath.ruleset",
+    "Diff": "fastpath.analysis.diff", "diff": "fastpath.analysis.diff", "explain": "fastpath.analysis.explain",
+    "evaluate_flows": "fastpath.analysis.flows", "lint": "fastpath.analysis.lint", "Config": "fastpath.engine",
+    "Engine": "fastpath.engine", "compile": "fastpath.engine", "load_engine": "fastpath.engine",
+    "AbsentColumnError": "fastpath.errors", "CompileError": "fastpath.errors", "EditError": "fastpath.errors",
+    "FastpathError": "fastpath.errors", "HostError": "fastpath.errors", "PacketError": "fastpath.errors",
+    "ParseError": "fastpath.errors", "QueryError": "fastpath.errors", "UnavailableError": "fastpath.errors",
+    "Host": "fastpath.host.model", "Flag": "fastpath.packets", "Hook": "fastpath.packets",
     "Packet": "fastpath.packets", "PacketBatch": "fastpath.packets", "Result": "fastpath.packets",
-    "State": "fastpath.packets", "Verdict": "fastpath.packets", "Hook": "fastpath.packets", "Flag": "fastpath.packets",
-    "read_csv": "fastpath.packets.files", "read_parquet": "fastpath.packets.files",
-    "read_packets": "fastpath.packets.files",
-    "Engine": "fastpath.engine", "Config": "fastpath.engine", "compile": "fastpath.engine",
-    "load_engine": "fastpath.engine",
-    "explain": "fastpath.analysis.explain",
-    "FastpathError": "fastpath.errors", "ParseError": "fastpath.errors", "EditError": "fastpath.errors",
-    "HostError": "fastpath.errors", "PacketError": "fastpath.errors", "CompileError": "fastpath.errors",
-    "UnavailableError": "fastpath.errors",
+    "State": "fastpath.packets", "Verdict": "fastpath.packets", "read_csv": "fastpath.packets.files",
+    "read_packets": "fastpath.packets.files", "read_parquet": "fastpath.packets.files",
+    "Leg": "fastpath.packets.schema", "Outcome": "fastpath.packets.schema", "Ruleset": "fastpath.ruleset",
+    "load_ruleset": "fastpath.ruleset", "load_script": "fastpath.ruleset", "parse_ruleset": "fastpath.ruleset",
 }
 _MODULES = {
     "capacity": "fastpath.capacity", "docker": "fastpath.docker", "netns": "fastpath.netns",
-    "reference": "fastpath.reference", "synth": "fastpath.packets.synth",
+    "synth": "fastpath.packets.synth", "reference": "fastpath.reference",
 }
 
 __all__ = [
-    "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host", "HostError", "Packet",
-    "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State", "UnavailableError", "Verdict",
-    "__version__", "capacity", "compile", "docker", "explain", "load_engine", "load_ruleset", "load_script", "netns",
-    "parse_ruleset",
-    "read_csv", "read_packets", "read_parquet", "reference", "synth",
+    "AbsentColumnError", "CompileError", "Config", "Diff", "EditError", "Engine", "FastpathError", "Flag", "Hook",
+    "Host", "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "QueryError",
+    "Result", "Ruleset", "State", "UnavailableError", "Verdict", "__version__", "capacity", "compile", "diff",
+    "docker", "evaluate_flows", "explain", "lint", "load_engine", "load_ruleset", "load_script", "netns",
+    "parse_ruleset", "read_csv", "read_packets", "read_parquet", "reference", "synth",
 ]
 
 

@@ -61,8 +61,16 @@ class PacketError(FastpathError):
     """Packet columns that are unknown, of the wrong type, out of range or of different lengths."""
 
 
+class AbsentColumnError(PacketError, AttributeError):
+    """A result column, or the counters, of a result that was asked for without them."""
+
+
 class CompileError(FastpathError):
     """A host that cannot be compiled, or a saved engine that cannot be loaded."""
+
+
+class QueryError(FastpathError):
+    """A condition or a policy that makes no sense: no such field, value, network, container or interface."""
 
 
 class UnavailableError(FastpathError):

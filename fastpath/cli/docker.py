@@ -1,4 +1,5 @@
-"""``fastpath docker``: the rules and the host that a Docker engine makes of a Compose file, a capture or a plan."""
+"""``fastpath docker``: the rules and the host that a Docker engine makes of a Compose file, a capture or a plan, who
+reaches what there, and what changes with another engine or file."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="docker",
-    help="The rules and the host that a Docker engine makes of a Compose file, a capture or a plan.",
+    help="The rules and the host that a Docker engine makes of a Compose file, a capture or a plan; who reaches what.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -92,6 +93,90 @@ def host(
     _notes(topology, engine)
     count = sum(len(chain.rules) for each in made.ruleset.tables for chain in each.chains)
     typer.echo(f"{out}: {count} rules, {len(made.interfaces)} interfaces, in {', '.join(file.name for file in files)}")
+
+
+@app.command()
+def reach(
+    source: From,
+    engine: EngineOption,
+    only: Annotated[list[str] | None, typer.Option(
+        "--source", "-s", help="Only this container, host or external. Repeatable.", show_default=False)] = None,
+    target: Annotated[list[str] | None, typer.Option(
+        "--target", "-t", help="Only targets whose name begins so. Repeatable.", show_default=False)] = None,
+    why: Annotated[bool, typer.Option("--why", "-w", help="Print every cell's reason below the matrix.")] = False,
+    edit: Annotated[list[str] | None, typer.Option(
+        help="iptables command to apply to the rules first, such as '-I DOCKER-USER -i eth0 -j DROP'. Repeatable.",
+        show_default=False)] = None,
+    outside: Annotated[str, typer.Option(help="The address that stands for the outside.")] = "203.0.113.9",
+    out: Annotated[Path | None, typer.Option(
+        "--out", "-o", help="Write the matrix with all reasons: .html, .csv, .parquet or .arrow.",
+        show_default=False)] = None,
+    env: Env = None,
+    profile: Profile = None,
+    project: Project = None,
+    daemon: DaemonFile = None,
+) -> None:
+    """Print who reaches what: every container, the host and the outside against every port.
+
+    Examples:
+
+        fastpath docker reach --from data/docker/shop.yaml --engine 29
+
+        fastpath docker reach --from data/docker/shop.yaml --engine 27 --source external --why
+
+        fastpath docker reach --from data/docker/shop.yaml --engine 29 --out shop.html
+    """
+    from fastpath.docker.reach.table import as_text, write_matrix
+
+    topology = _topology(source, env, profile, project, daemon)
+    changed = topology.host(engine).edit(*edit) if edit else None
+    matrix = topology.reachability(engine, outside=outside, host=changed)
+    _notes(topology, engine)
+    rows = [matrix.index(name, 0)[0] for name in only] if only else list(range(len(matrix.sources)))
+    columns = [i for i, t in enumerate(matrix.targets) if not target or t.name.startswith(tuple(target))]
+    if not columns:
+        raise typer.BadParameter(f"no target begins so; there are {', '.join(t.name for t in matrix.targets)}",
+                                 param_hint="--target")
+    typer.echo(as_text(matrix, columns, rows))
+    if why:
+        for row in rows:
+            for column in columns:
+                cell = matrix.cell(row, column)
+                typer.echo(f"{cell.source} -> {cell.target}: {cell.mark}: {cell.reason}")
+    if out is not None:
+        write_matrix(matrix, out)
+        typer.echo(f"fastpath: wrote {out}", err=True)
+
+
+@app.command()
+def compare(
+    source: From,
+    engine: Annotated[list[str], typer.Option(
+        "--engine", "-e", show_default=False,
+        help="Docker version; twice for before and after, once where two topologies are compared.")],
+    to: Annotated[list[Path] | None, typer.Option(
+        help="The other topology (repeatable: Compose files that are merged).", show_default=False)] = None,
+    outside: Annotated[str, typer.Option(help="The address that stands for the outside.")] = "203.0.113.9",
+    env: Env = None,
+    profile: Profile = None,
+    project: Project = None,
+    daemon: DaemonFile = None,
+) -> None:
+    """Print what changes between two engines, or between two topologies: rules by chain, and who reaches what.
+
+    Examples:
+
+        fastpath docker compare --from data/docker/shop.yaml --engine 27 --engine 29
+
+        fastpath docker compare --from compose.yaml --to compose.new.yaml --engine 28.5
+    """
+    from fastpath.docker.reach import compare_topologies
+
+    if len(engine) > 2 or (len(engine) == 1 and not to):
+        raise typer.BadParameter("give --engine twice, or once together with --to", param_hint="--engine")
+    before = _topology(source, env, profile, project, daemon)
+    after = _topology(to, env, profile, project, daemon) if to else before
+    typer.echo(str(compare_topologies(before, engine[0], after, engine[-1], outside=outside)))
 
 
 def _topology(

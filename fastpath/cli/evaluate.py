@@ -18,7 +18,7 @@ from fastpath.cli.values import parse_assumptions, parse_count
 if TYPE_CHECKING:
     from fastpath.engine import Engine
     from fastpath.host.model import Host
-    from fastpath.packets import PacketBatch, Result
+    from fastpath.packets import Totals
     from fastpath.ruleset.model import RuleRef
 
 TOP_RULES = 20
@@ -34,12 +34,21 @@ class Profile(StrEnum):
     uniform = "uniform"
 
 
+class Addresses(StrEnum):
+    """How addresses are written."""
+
+    text = "text"
+    int = "int"
+
+
 def evaluate(
     host: Annotated[
         Path, typer.Option("--host", "-H", help="Capture folder, or one iptables-save file.", show_default=False)
     ],
     packets: Annotated[
-        Path | None, typer.Option("--packets", help="Packets to read: a .parquet or .csv file.", show_default=False)
+        Path | None,
+        typer.Option("--packets", help="Packets to read: a .parquet or .csv file, or a folder of them.",
+                     show_default=False),
     ] = None,
     synth: Annotated[
         Profile | None,
@@ -51,8 +60,20 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the made-up packets.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write packets and results to a .parquet or .csv file.", show_default=False),
+        typer.Option("--out", "-o", help="Write packets and results to a .parquet or .csv file, or to a new folder.",
+                     show_default=False),
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Only these result columns, with commas between them: verdict,rule ... Others cost nothing.",
+                     show_default=False),
+    ] = None,
+    results_only: Annotated[
+        bool, typer.Option("--results-only", help="With --out: leave the packets' own columns out.")
+    ] = False,
+    addresses: Annotated[
+        Addresses, typer.Option(help="With --out: addresses as text, or as numbers (smaller and much faster).")
+    ] = Addresses.text,
     counters: Annotated[bool, typer.Option("--counters", help="Print the rules' packet and byte counts.")] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to use; all cores where not given.", show_default=False)
@@ -72,6 +93,7 @@ def evaluate(
     """Evaluate packets: each one's verdict, the rule that decided, its egress and its tuple after NAT.
 
     Prints how many packets met each verdict and which rules decided most of them; --out keeps every packet's result.
+    Packets are read, evaluated and written piece by piece, so that their number does not matter to memory.
 
     Examples:
 
@@ -79,62 +101,59 @@ def evaluate(
 
         fastpath eval --host firewall.save --packets seen.csv --out fates.parquet
 
+        fastpath eval --host firewall.save --packets month/ --out fates/ --columns verdict,rule
+
         fastpath eval --host data/hosts/docker28-seed --synth edges --assume limit=match --counters
     """
     if (packets is None) == (synth is None):
         raise typer.BadParameter("give either --packets FILE or --synth PROFILE", param_hint="--packets / --synth")
     if (table is None) != (chain is None):
         raise typer.BadParameter("--table and --chain go together", param_hint="--table / --chain")
-    _check_suffix(packets, "--packets")
-    _check_suffix(out, "--out")
+    if packets is not None and not packets.is_dir():
+        _check_suffix(packets, "--packets")
+    if out is not None and out.suffix and not out.is_dir():
+        _check_suffix(out, "--out")
     assumed = parse_assumptions(assume or [])
 
     from fastpath.engine import compile
     from fastpath.host.model import Host
+    from fastpath.packets import synth as made
+    from fastpath.packets.result import wanted_columns
 
+    names = [name.strip() for name in columns.split(",")] if columns is not None else None
+    wanted_columns(names)
     loaded = Host.load(host)
-    batch = _read(packets) if packets is not None else _make(loaded, count, seed, synth)
+    source: Any = packets
+    if synth is not None:
+        source = made.stream(loaded, count, seed, synth.value)
     engine = compile(loaded, table=table, chain=chain, assume=assumed)
-    engine.evaluate(batch[:1], threads=1)  # the first call loads the kernels; it is not the packets' time
-    with _progress(len(batch)) as progress:
+    engine.warm_up()  # loading the kernels is not the packets' time
+    with _progress() as progress:
+        def show(done: int, total: int) -> None:
+            if progress is not None:
+                progress(done, count if synth is not None else total)
+
         start = time.perf_counter()
-        result = engine.evaluate(batch, threads=threads, progress=progress)
-        seconds = time.perf_counter() - start
-    if out is not None:
-        _write(result, out, batch)
-    summary = _summarise(loaded, engine, result, seconds, counters)
+        stream = engine.evaluate_stream(source, columns=names, threads=threads, progress=show)
+        if out is not None:
+            totals = stream.write(out, packets=not results_only, addresses=addresses.value)
+        else:
+            totals = stream.run()
+        elapsed = time.perf_counter() - start
+    summary = _summarise(loaded, engine, totals, stream.seconds, elapsed, counters)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
         _print(summary)
 
 
-def _check_suffix(path: Path | None, option: str) -> None:
-    if path is not None and path.suffix.lower() not in (".parquet", ".csv"):
+def _check_suffix(path: Path, option: str) -> None:
+    if path.suffix.lower() not in (".parquet", ".pq", ".csv"):
         raise typer.BadParameter(f"{str(path)!r} is neither a .parquet nor a .csv file", param_hint=option)
 
 
-def _read(path: Path) -> PacketBatch:
-    from fastpath.packets import PacketBatch
-
-    return PacketBatch.read_csv(path) if path.suffix.lower() == ".csv" else PacketBatch.read_parquet(path)
-
-
-def _make(host: Host, count: int, seed: int, profile: Profile | None) -> PacketBatch:
-    from fastpath.packets import synth
-
-    return synth.packets(host, count, seed=seed, profile=(profile or Profile.traffic).value)
-
-
-def _write(result: Result, path: Path, packets: PacketBatch) -> None:
-    if path.suffix.lower() == ".csv":
-        result.to_csv(path, packets=packets)
-    else:
-        result.to_parquet(path, packets=packets)
-
-
 @contextmanager
-def _progress(total: int) -> Iterator[Progress | None]:
+def _progress() -> Iterator[Progress | None]:
     """A progress bar on standard error where that is a terminal, else nothing."""
     if not sys.stderr.isatty():
         yield None
@@ -144,44 +163,54 @@ def _progress(total: int) -> Iterator[Progress | None]:
 
     columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("evaluating", total=total)
+        task = bar.add_task("evaluating", total=None)
 
-        def show(done: int, _total: int) -> None:
-            bar.update(task, completed=done)
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total or None)
 
         yield show
 
 
-def _summarise(host: Host, engine: Engine, result: Result, seconds: float, counters: bool) -> dict[str, Any]:
-    """What the command prints, as plain values; most packets first."""
+def _summarise(
+    host: Host, engine: Engine, totals: Totals, seconds: float, elapsed: float, counters: bool
+) -> dict[str, Any]:
+    """What the command prints, as plain values; most packets first. What needs an absent column is left out."""
     import numpy as np
 
-    from fastpath.packets.schema import Flag, Hook, Verdict
+    from fastpath.packets.schema import Hook, Verdict
 
-    brief = result.summary(TOP_RULES)
-    hooks = np.bincount(result.hook.astype(np.intp) + len(Hook) * result.verdict.astype(np.intp))
+    there = set(totals.columns)
     summary: dict[str, Any] = {
         "host": host.source,
-        "packets": brief.packets,
+        "packets": totals.packets,
         "seconds": seconds,
-        "packets_per_second": brief.packets / seconds if seconds > 0 else None,
+        "packets_per_second": totals.packets / seconds if seconds > 0 else None,
+        "elapsed_seconds": elapsed,
         "compile_seconds": engine.compile_seconds,
         "table_bytes": engine.nbytes,
-        "verdicts": {verdict.name: packets for verdict, packets in brief.verdicts},
-        "ended_at": {
-            f"{Verdict(i // len(Hook)).name} {Hook(i % len(Hook)).name}": int(hooks[i])
-            for i in np.argsort(-hooks, kind="stable").tolist()
-            if hooks[i]
-        },
-        "nat_choices": int(np.count_nonzero(result.flags & Flag.NAT_CHOICE)),
-        "deciding_rules": brief.deciding,
-        "rules": [
-            {"packets": found.packets, "verdict": found.verdict.name} | _rule(found.ref) for found in brief.decisions
-        ],
+        "columns": list(totals.columns),
     }
+    if "verdict" in there:
+        brief = totals.summary(TOP_RULES)
+        summary["verdicts"] = {verdict.name: packets for verdict, packets in brief.verdicts}
+        if "hook" in there:
+            ended = totals.ended.ravel()
+            summary["ended_at"] = {
+                f"{Verdict(i // len(Hook)).name} {Hook(i % len(Hook)).name}": int(ended[i])
+                for i in np.argsort(-ended, kind="stable").tolist()
+                if ended[i]
+            }
+        if "rule" in there:
+            summary["deciding_rules"] = brief.deciding
+            summary["rules"] = [
+                {"packets": found.packets, "verdict": found.verdict.name} | _rule(found.ref)
+                for found in brief.decisions
+            ]
+    if "flags" in there:
+        summary["nat_choices"] = totals.choices
     if counters:
         summary["counters"] = [
-            {"packets": counter.packets, "bytes": counter.bytes} | _rule(counter.ref) for counter in result.counters()
+            {"packets": counter.packets, "bytes": counter.bytes} | _rule(counter.ref) for counter in totals.counters()
         ]
     return summary
 
@@ -201,16 +230,48 @@ def _print(summary: dict[str, Any]) -> None:
     screen = console()
     n = summary["packets"]
 
-    ended = Table(box=box.SIMPLE, title=title("Verdicts"), title_justify="left")
-    ended.add_column("verdict")
-    ended.add_column("ended at")
-    ended.add_column("packets", justify="right")
-    ended.add_column("share", justify="right")
-    for name, packets in summary["ended_at"].items():
-        verdict, hook = name.split()
-        ended.add_row(verdict, hook, f"{packets:,}", percent(packets, n))
-    screen.print(ended)
+    if "verdicts" in summary:
+        ended = Table(box=box.SIMPLE, title=title("Verdicts"), title_justify="left")
+        ended.add_column("verdict")
+        ended.add_column("ended at")
+        ended.add_column("packets", justify="right")
+        ended.add_column("share", justify="right")
+        for name, packets in summary.get("ended_at", summary["verdicts"]).items():
+            verdict, _, hook = name.partition(" ")
+            ended.add_row(verdict, hook, f"{packets:,}", percent(packets, n))
+        screen.print(ended)
+    if "rules" in summary:
+        _print_rules(summary)
+    if "counters" in summary:
+        counts = Table(box=box.SIMPLE, title=title("Counters"), title_justify="left")
+        for column in ("packets", "bytes"):
+            counts.add_column(column, justify="right")
+        counts.add_column("table")
+        counts.add_column("rule", overflow="fold")
+        for row in summary["counters"]:
+            counts.add_row(f"{row['packets']:,}", f"{row['bytes']:,}", row["table"], row["text"])
+        screen.print(counts)
 
+    if choices := summary.get("nat_choices"):
+        screen.print(f"{choices:,} packets met NAT where the kernel has a choice: the first possible value is taken.")
+    rate = summary["packets_per_second"]
+    speed = f" ({quantity(rate)} packets/s)" if rate else ""
+    around = summary["elapsed_seconds"] - summary["seconds"]
+    longer = f", {around:.2f} s more to read or make and write them" if around > 0.5 else ""
+    screen.print(
+        f"{n:,} packets in {summary['seconds']:.2f} s{speed}{longer}; "
+        f"{quantity(summary['table_bytes'])}B of tables compiled in {summary['compile_seconds']:.2f} s"
+    )
+
+
+def _print_rules(summary: dict[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from fastpath.cli.render import console, percent, title
+
+    screen = console()
+    n = summary["packets"]
     rules = Table(box=box.SIMPLE, title=title("Deciding rules"), title_justify="left")
     rules.add_column("packets", justify="right")
     rules.add_column("share", justify="right")
@@ -225,22 +286,3 @@ def _print(summary: dict[str, Any]) -> None:
     screen.print(rules)
     if summary["deciding_rules"] > len(summary["rules"]):
         screen.print(f"and {summary['deciding_rules'] - len(summary['rules']):,} more\n")
-
-    if "counters" in summary:
-        counts = Table(box=box.SIMPLE, title=title("Counters"), title_justify="left")
-        for column in ("packets", "bytes"):
-            counts.add_column(column, justify="right")
-        counts.add_column("table")
-        counts.add_column("rule", overflow="fold")
-        for row in summary["counters"]:
-            counts.add_row(f"{row['packets']:,}", f"{row['bytes']:,}", row["table"], row["text"])
-        screen.print(counts)
-
-    if choices := summary["nat_choices"]:
-        screen.print(f"{choices:,} packets met NAT where the kernel has a choice: the first possible value is taken.")
-    rate = summary["packets_per_second"]
-    speed = f" ({quantity(rate)} packets/s)" if rate else ""
-    screen.print(
-        f"{n:,} packets in {summary['seconds']:.2f} s{speed}; "
-        f"{quantity(summary['table_bytes'])}B of tables compiled in {summary['compile_seconds']:.2f} s"
-    )

@@ -2,7 +2,11 @@
 
 All stages of an engine share one partition a field, so that a value is looked up once, and a constant that NAT writes
 has its class known beforehand. The look-up tables are flat arrays: direct for 8 bits and interfaces, a trie of bytes
-for 16 and 32 bits, sorted bounds for 64.
+for 16 bits, a table and two levels of pages for 32, sorted bounds for 64.
+
+Invariant: classes are numbered in the order in which they first appear, so a set that is one interval holds a range of
+classes. Two intervals are one class where the sums of their sets' random numbers of 128 bits are equal: that they are
+by chance has a probability below 2**-90 even for a million intervals.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ import numpy.typing as npt
 
 from fastpath.compiler.fields import Field, Values
 
-MAX_SIGNATURE_CELLS = 1 << 26
-"""Above this many (value set, interval) pairs, intervals that look alike are not searched for."""
+MOST_WORDS = 1 << 20
+"""Words of an address map above which it is made smaller and a little slower."""
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -61,20 +66,21 @@ def partition(field: Field, sets: Iterable[Values]) -> Partition:
             bounds.add(first)
             bounds.add(last + 1)
     starts = tuple(sorted(b for b in bounds if b < top))
-    n = len(starts)
-    if n * len(distinct) > MAX_SIGNATURE_CELLS:
-        return Partition(field, starts, np.arange(n, dtype=np.int64), n)
-    signature = np.zeros((len(distinct), n), bool)
-    position = {b: i for i, b in enumerate(starts)}
-    for row, values in enumerate(distinct):
-        for first, last in values:
-            signature[row, position[first]:position.get(last + 1, n)] = True
-    packed = np.packbits(signature, axis=0).T
-    classes: dict[bytes, int] = {}
-    class_of = np.fromiter(
-        (classes.setdefault(packed[i].tobytes(), len(classes)) for i in range(n)), np.int64, n
-    )
-    return Partition(field, starts, class_of, len(classes))
+    at = np.array(starts, np.uint64)
+    lengths = np.array([len(v.intervals) for v in distinct], np.int64)
+    flat = np.array([i for v in distinct for i in v.intervals], np.uint64).reshape(-1, 2)
+    # Every set has a random number of 128 bits, and an interval the sum of those it lies in.
+    numbers = np.random.default_rng(0).integers(0, 1 << 64, (len(distinct), 2), np.uint64)
+    of_interval = np.repeat(numbers, lengths, axis=0)
+    changes = np.zeros((len(starts) + 1, 2), np.uint64)
+    np.add.at(changes, np.searchsorted(at, flat[:, 0], side="left"), of_interval)
+    np.subtract.at(changes, np.searchsorted(at, flat[:, 1], side="right"), of_interval)
+    sums = np.cumsum(changes[:-1], axis=0, dtype=np.uint64)
+    whole = np.ascontiguousarray(sums).view([("low", np.uint64), ("high", np.uint64)]).reshape(-1)
+    _, appears, number = np.unique(whole, return_index=True, return_inverse=True)
+    order = np.empty(len(appears), np.int64)
+    order[np.argsort(appears)] = np.arange(len(appears))
+    return Partition(field, starts, order[number.reshape(-1)], len(appears))
 
 
 def direct_table(found: Partition, size: int) -> npt.NDArray[np.uint16]:
@@ -88,43 +94,29 @@ def direct_table(found: Partition, size: int) -> npt.NDArray[np.uint16]:
     return table
 
 
-def trie_table(found: Partition, bits: int) -> npt.NDArray[np.uint32]:
-    """A trie over values of 16 or 32 bits, a byte a step, uint32 pages of 256 entries.
+def trie_table(found: Partition) -> npt.NDArray[np.uint32]:
+    """A trie over values of 16 bits, a byte a step, uint32 pages of 256 entries.
 
-    Page 0 is indexed by the highest byte; an entry is the number of the page for the next byte, and in the pages of
-    the last byte the class. Every look-up takes all steps, so that it needs no branch; equal pages are one.
+    Page 0 is indexed by the high byte; an entry is the number of the page for the low byte, and an entry there the
+    class. Every look-up takes both steps, so that it needs no branch; equal pages are one.
     """
+    classes = np.repeat(found.class_of, np.diff([*found.starts, 1 << 16])).astype(np.uint32).reshape(256, 256)
+    pages, numbers = np.unique(classes, axis=0, return_inverse=True)
+    return np.concatenate([numbers.reshape(-1).astype(np.uint32) + np.uint32(1), pages.reshape(-1)])
+
+
+def address_map(found: Partition, *, most: int = MOST_WORDS) -> tuple[npt.NDArray[np.uint32], bool]:
+    """Classes of values of 32 bits: a table of the high 16 bits and pages for the two bytes below, uint32.
+
+    A word with bit 31 set is the offset of a page of 256 words, else of a single word, for the next byte. Where that
+    takes more than `most` words, pages that change at few bytes become knots (``kernels.build.address_map``).
+
+    Returns:
+        The words, and whether there are knots among them.
+    """
+    from fastpath.kernels import build
+
     starts = np.array(found.starts, np.int64)
-    ends = np.append(starts[1:], 1 << bits)
-    pages: list[npt.NDArray[np.uint32]] = [np.zeros(256, np.uint32)]
-    known: dict[bytes, int] = {}
-    constant: dict[tuple[int, int], int] = {}
-
-    def number(page: npt.NDArray[np.uint32]) -> int:
-        key = page.tobytes()
-        if key not in known:
-            known[key] = len(pages)
-            pages.append(page)
-        return known[key]
-
-    def whole(value_class: int, shift: int) -> int:
-        """The entry for an interval of one class with `shift` bits still to go."""
-        if shift == 0:
-            return value_class
-        if (value_class, shift) not in constant:
-            page = np.full(256, whole(value_class, shift - 8), np.uint32)
-            constant[value_class, shift] = number(page)
-        return constant[value_class, shift]
-
-    def page_of(low: int, shift: int) -> npt.NDArray[np.uint32]:
-        at = low + (1 << shift) * np.arange(256, dtype=np.int64)
-        which = np.searchsorted(starts, at, side="right") - 1
-        split = ends[which] < at + (1 << shift)
-        entries = [
-            number(page_of(int(at[i]), shift - 8)) if split[i] else whole(int(found.class_of[which[i]]), shift)
-            for i in range(256)
-        ]
-        return np.array(entries, np.uint32)
-
-    pages[0] = page_of(0, bits - 8)
-    return np.concatenate(pages)
+    high, middle = np.unique(starts >> 16), np.unique(starts >> 8)
+    compact = (1 << 16) + 256 * (len(high) + len(middle)) > most
+    return build.address_map(starts, found.class_of, int(compact)), compact

@@ -24,12 +24,9 @@ import numpy.typing as npt
 from fastpath.compiler.classes import Partition
 from fastpath.compiler.fields import Field
 from fastpath.compiler.machine import Alternative, Machine, Outcome
+from fastpath.compiler.sizes import TooLargeError
 
 TESTS = 1 << 31
-
-
-class TooLargeError(Exception):
-    """The diagram would exceed its budget."""
 
 
 @dataclass(frozen=True)

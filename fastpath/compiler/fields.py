@@ -21,7 +21,8 @@ class Field:
     """A testable part of a packet.
 
     Attributes:
-        base: the column it is read from (names in ``BASES``, or ``extra:NAME`` for a caller's boolean column).
+        base: the column it is read from (names in ``BASES``), ``extra:NAME`` for a caller's boolean column, or
+            ``segment:NUMBER`` for the kind of a segment's rule that matches first.
         mask: only these bits count (all of them where None).
     """
 
@@ -31,7 +32,9 @@ class Field:
     @property
     def bits(self) -> int:
         """Width in bits."""
-        return 1 if self.base.startswith("extra:") else BASES[self.base]
+        if self.base.startswith("extra:"):
+            return 1
+        return 32 if self.base.startswith("segment:") else BASES[self.base]
 
 
 BASES: dict[str, int] = {
@@ -184,6 +187,8 @@ def masked_equals(base: str, value: int, mask: int) -> Condition:
 
 
 def _both(a: Term, b: Term) -> Term | None:
+    if not a.tests or not b.tests:
+        return Term(a.tests or b.tests, a.unknown or b.unknown)
     tests = dict(a.tests)
     for field, values in b.tests:
         if field in tests:
@@ -196,6 +201,11 @@ def _both(a: Term, b: Term) -> Term | None:
 
 def all_of(*conditions: Condition) -> Condition:
     """The conjunction of conditions."""
+    if all(len(c) == 1 for c in conditions):
+        whole: Term | None = conditions[0][0] if conditions else TRUE[0]
+        for (term,) in conditions[1:]:
+            whole = _both(whole, term) if whole is not None else None
+        return FALSE if whole is None else (whole,)
     result = TRUE
     for condition in conditions:
         found = dict.fromkeys(t for a in result for b in condition if (t := _both(a, b)) is not None)

@@ -107,6 +107,19 @@ def _effect_step(key: str, effect: Effect) -> Step:
     return Step(key, {key: Block((Op(TRUE, effects=(effect,)),), Hook.ROUTE)})
 
 
+def interface_names(host: Host) -> tuple[list[str], list[str]]:
+    """The names of a host's interfaces, and the names and patterns that its rules and ipsets speak of."""
+    patterns = []
+    for table in host.ruleset.tables:
+        for chain in table.chains:
+            for rule in chain.rules:
+                patterns += [str(t.value) for t in (rule.in_interface, rule.out_interface) if t is not None]
+    for ipset in host.ipsets:
+        if "iface" in ipset.type:
+            patterns += [e for entry in ipset.entries for e in entry.elements if isinstance(e, str)]
+    return [i.name for i in host.interfaces], patterns
+
+
 @dataclass
 class Ways:
     """Named ways (lists of steps), the first two of which are entered by packets: ``arriving`` and ``local``."""
@@ -118,24 +131,23 @@ class Ways:
 class Builder:
     """Lowers one host. Chains are lowered once per hook context in which they are reachable."""
 
-    def __init__(self, host: Host, assume: Mapping[str | int, str], given_oif: bool, conntrack: bool) -> None:
+    def __init__(
+        self, host: Host, assume: Mapping[str | int, str], given_oif: bool, conntrack: bool,
+        interfaces: InterfaceTable | None = None,
+    ) -> None:
         self.host = host
         self.assume = assume
         self.given_oif = given_oif
         self.conntrack = conntrack
         self.routes = RouteMap(host)
         self.sysctls = {key for key, _ in host.sysctls}
-        patterns, names = [], [i.name for i in host.interfaces]
-        for table in host.ruleset.tables:
-            for chain in table.chains:
-                for rule in chain.rules:
-                    patterns += [str(t.value) for t in (rule.in_interface, rule.out_interface) if t is not None]
-        for ipset in host.ipsets:
-            if "iface" in ipset.type:
-                patterns += [e for entry in ipset.entries for e in entry.elements if isinstance(e, str)]
-        self.interfaces = InterfaceTable.build(names, patterns)
+        self.interfaces = interfaces or InterfaceTable.build(*interface_names(host))
         self.address_blocks: dict[tuple[str, str, int], str] = {}
-        self.refs = {(r.table, r.chain, r.number): r.id for r in host.ruleset.refs()}
+        self.refs: dict[tuple[str, str, int], int] = {}
+        for table in host.ruleset.tables:  # numbered as Ruleset.refs() does, without the text
+            for chain in table.chains:
+                for number in range(0 if chain.policy is not None else 1, len(chain.rules) + 1):
+                    self.refs[table.name, chain.name, number] = len(self.refs)
 
     # ---------------------------------------------------------------------------------------- where packets go out
 

@@ -129,7 +129,7 @@ class Machine:
             for index, op in enumerate(block.ops):
                 first = len(self.terms)
                 firsts.append(first)
-                counted.append(counted[-1] + op.counted)
+                counted.append(counted[-1] + (op.counted if op.weight < 0 else op.weight))
                 self.terms.extend(op.condition)
                 self.op_of.extend([index] * len(op.condition))
                 masks.append((1 << len(self.terms)) - (1 << first))

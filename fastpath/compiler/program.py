@@ -67,6 +67,7 @@ class Op:
         effects: changes to the packet, applied before the action.
         end: for END.
         oif: an interface id that routing has chosen here (None: says nothing).
+        weight: how many examined rules it stands for, where that is not 1 for a counted one and 0 for others.
     """
 
     condition: Condition
@@ -77,6 +78,7 @@ class Op:
     effects: tuple[Effect, ...] = ()
     end: End | None = None
     oif: int | None = None
+    weight: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,8 +109,8 @@ def stages_of_host(builder: Builder) -> list[Stage]:
     return Cutter(builder.ways()).cut(["arriving", "local"])
 
 
-def stages_of_chain(builder: Builder, table: str, chain: str) -> list[Stage]:
-    """The one stage of a chain evaluated alone: what falls out of a user chain has verdict RETURN."""
+def ways_of_chain(builder: Builder, table: str, chain: str) -> Ways:
+    """The one way, ``alone``, of a chain evaluated alone: what falls out of a user chain has verdict RETURN."""
     hook = chain if chain in Hook.__members__ else "FORWARD"
     context = builder.context(hook, alone=True)
     step = builder.table_step(table, chain, context, "alone", always=True)
@@ -124,4 +124,9 @@ def stages_of_chain(builder: Builder, table: str, chain: str) -> list[Stage]:
         ids = range(1, len(builder.interfaces.names))
         ops = tuple(Op(context.oif(Values.single(i)), oif=i) for i in ids)
         steps.insert(0, Step("egress", {"egress": Block(ops, Hook[hook])}))
-    return Cutter(Ways({"alone": steps}, {"alone": End(Verdict.ACCEPT, Hook[hook])})).cut(["alone"])
+    return Ways({"alone": steps}, {"alone": End(Verdict.ACCEPT, Hook[hook])})
+
+
+def stages_of_chain(builder: Builder, table: str, chain: str) -> list[Stage]:
+    """The stage of a chain evaluated alone."""
+    return Cutter(ways_of_chain(builder, table, chain)).cut(["alone"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -16,13 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fastpath.compiler import classes, diagram
+from fastpath.compiler.cells import Cells
 from fastpath.compiler.classes import Partition
 from fastpath.compiler.config import Config
 from fastpath.compiler.fields import BASES, Field
 from fastpath.compiler.flow import MUTATES, Builder, conntrack_in_use
 from fastpath.compiler.interfaces import NONE
-from fastpath.compiler.machine import Alternative, Machine, Outcome
+from fastpath.compiler.machine import Machine, Outcome
+from fastpath.compiler.plan import plan
 from fastpath.compiler.program import Act, Effect, Stage
+from fastpath.compiler.segments import Expansion, Leaf, Segment, expansion, ranked
+from fastpath.compiler.sizes import TooLargeError
 from fastpath.compiler.stages import stages_of_chain, stages_of_host
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
@@ -30,7 +35,14 @@ from fastpath.kernels import codes
 from fastpath.kernels.layout import (
     AFFECTED,
     B_EXTRA,
+    B_SEGMENT,
+    C_COLUMNS,
     COUNTED,
+    E_COLUMNS,
+    E_RANKED,
+    E_RANKS,
+    E_RECORD,
+    E_SLOT,
     F_BASE,
     F_COLUMNS,
     F_COUNT,
@@ -40,12 +52,15 @@ from fastpath.kernels.layout import (
     F_PARTS,
     F_SKIP,
     F_TABLE,
+    G_COLUMNS,
     K_DIRECT,
     K_PRODUCT,
     K_SEARCH,
+    K_SEGMENT,
     K_TRIE,
     L_COLUMNS,
     LINEAR,
+    M_COLUMNS,
     O_COLUMNS,
     Q_COLUMNS,
     Q_END,
@@ -56,8 +71,11 @@ from fastpath.kernels.layout import (
     S_BLOCK,
     S_COLUMNS,
     S_KIND,
+    S_LEAVES,
     S_LEVEL,
     S_LEVELS,
+    S_LOOKUP,
+    S_LOOKUPS,
     S_NEXT,
     S_RECORD,
     S_ROOT,
@@ -67,7 +85,7 @@ from fastpath.kernels.layout import (
 )
 from fastpath.packets.schema import LOCAL, Hook, Verdict
 
-VERSION = 1
+VERSION = 2
 """Format of saved tables; raised with every change of a layout or of a code."""
 
 LABEL = "fastpath tables"
@@ -81,11 +99,14 @@ SMALL = frozenset({"iif", "oif", "ctstate", "ctdir", "proto", "tcp_flags", "frag
 ACT_NUMBER = {act: i for i, act in enumerate(
     (Act.NEXT, Act.ACCEPT, Act.DROP, Act.REJECT, Act.RETURN, Act.JUMP, Act.GOTO, Act.CALL, Act.END, Act.UNDECIDED)
 )}
-KEPT = ("mark", "sport", "flags")
+KEPT = ("mark", "sport", "flags", "src", "dst", "dport")
 """Result columns that are not written where no effect can change them, in the order of the kernel's bits."""
 
 MANY_TERMS = 3000
 """Terms of a stage above which one failed attempt at a diagram is enough."""
+
+MOST_TERMS = 5000
+"""Terms of a stage above which no diagram is attempted."""
 
 MAX_DEPTH = 250
 CONNECTION = frozenset({
@@ -128,6 +149,14 @@ class Compiled:
     path_rules: npt.NDArray[np.int32]
     record_stage: npt.NDArray[np.int32]
 
+    @cached_property
+    def plain(self) -> bool:
+        """True where no stage is walked linearly and every effect is a constant address and port: the kernel then needs
+        no result column that nobody asked for."""
+        records = self.arrays["records"]
+        return LINEAR not in self.arrays["stages"][:, S_KIND] and not bool(
+            ((records[:, codes.R_EFFECTS] > 0) & (records[:, codes.R_FAST] == 0)).any())
+
     @property
     def nbytes(self) -> int:
         """Memory of all tables, in bytes."""
@@ -164,6 +193,8 @@ class _Packer:
     sets: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     sets_size: int = 0
     set_at: dict[tuple[int, object], int] = field(default_factory=dict)
+    cells: Cells = field(default_factory=Cells)
+    leaves: list[list[int]] = field(default_factory=list)
 
     def add_map(self, table: npt.NDArray[np.uint16]) -> int:
         at = self.maps_size
@@ -180,6 +211,10 @@ class _Packer:
     def add_field(self, found: Partition, interfaces: int, extras: Sequence[str]) -> None:
         f = found.field
         row = [0] * F_COLUMNS
+        if f.base.startswith("segment:"):
+            row[F_BASE], row[F_KIND], row[F_SKIP] = B_SEGMENT, K_SEGMENT, 1
+            self.fields.append(row)
+            return
         row[F_MASK] = f.mask
         if f.base.startswith("extra:"):
             row[F_BASE], row[F_KIND] = B_EXTRA, K_DIRECT
@@ -192,7 +227,11 @@ class _Packer:
                 row[F_KIND], row[F_TABLE] = K_DIRECT, self.add_map(classes.direct_table(found, size))
             elif f.bits <= 32:
                 row[F_KIND], row[F_COUNT] = K_TRIE, f.bits
-                row[F_TABLE] = self.add_trie(classes.trie_table(found, f.bits))
+                if f.bits == 16:
+                    row[F_TABLE] = self.add_trie(classes.trie_table(found))
+                else:
+                    words, knots = classes.address_map(found)
+                    row[F_TABLE], row[F_EXTRA] = self.add_trie(words), int(knots)
             else:
                 row[F_KIND], row[F_TABLE], row[F_COUNT] = K_SEARCH, len(self.bounds), len(found.starts)
                 self.bounds.extend(found.starts)
@@ -256,7 +295,7 @@ def _fast_dnat(
 
 def _add_records(
     packer: _Packer,
-    leaves: Sequence[tuple[Outcome, tuple[Alternative, ...]]],
+    leaves: Sequence[Leaf | Expansion],
     stage: int,
     stage_index: Mapping[str, int],
     partitions: Mapping[Field, Partition],
@@ -286,15 +325,70 @@ def _add_records(
         packer.record_stage.append(stage)
         return row
 
-    packer.records.extend(record(o) for o, _ in leaves)
-    for i, (_, alternatives) in enumerate(leaves):
-        row = packer.records[start + i]
+    for entry in leaves:
+        if isinstance(entry, Expansion):
+            _add_expansion(packer, entry, record(entry.first[0]), stage)
+        else:
+            packer.records.append(record(entry[0]))
+    at = start - 1
+    for entry in leaves:
+        if isinstance(entry, Expansion):
+            at += len(entry.ops)
+            continue
+        at += 1
+        alternatives = entry[1]
+        if not alternatives:
+            continue
+        row = packer.records[at]
         row[codes.R_ALT], row[codes.R_ALTS] = len(packer.alternatives), len(alternatives)
         row[codes.R_ALONE] = sum(a.alone for a in alternatives)
         for a in alternatives:
             packer.alternatives.append([len(packer.records), a.rule, int(a.hook), int(a.alone)])
             packer.records.append(record(a.outcome))
     return start
+
+
+def _add_expansion(packer: _Packer, entry: Expansion, first: list[int], stage: int) -> None:
+    """Records that are like `first`, whose row and path were just made, but for ids and places."""
+    path = packer.paths.pop()
+    mark, n = entry.mark, len(entry.ops)
+    packer.record_stage.extend([stage] * (n - 1))
+    places, refs = np.array(entry.places), np.array([op.ref for op in entry.ops])
+    rows = np.tile(np.array(first, np.int64), (n, 1))
+    rows[:, codes.R_WALKED] = entry.first[0].walked + (places + 1) * entry.first[0].path.count(mark)
+    if entry.first[0].rule == mark:
+        rows[:, codes.R_RULE] = refs
+    packer.records.extend(rows.tolist())
+    packer.paths.extend(tuple(ref if x == mark else x for x in path) for ref in refs.tolist())
+
+
+def _ranked(
+    packer: _Packer, leaves: Sequence[Leaf], segments: list[Segment], op_slots: Mapping[int, int]
+) -> list[Leaf | Expansion]:
+    """The leaves of a stage with segments: those that depend on a segment's rule once for each rule of the kind."""
+    ranks: dict[int, int] = {}
+    for segment in segments:
+        rank = np.zeros(len(segment.ops) + 1, np.uint32)
+        for members in segment.kinds:
+            rank[list(members)] = np.arange(len(members))
+        ranks[segment.number] = packer.cells.wide.add(rank)
+    found: list[Leaf | Expansion] = []
+    records = 0
+    for leaf in leaves:
+        on = ranked(leaf, segments)
+        number = segments[0].number if on is None else on[0].number
+        row = [0] * E_COLUMNS
+        row[E_RECORD], row[E_SLOT], row[E_RANKS] = records, op_slots[number], ranks[number]
+        row[E_RANKED] = 0 if on is None else -1
+        packer.leaves.append(row)
+        if on is None:
+            found.append(leaf)
+            records += 1
+            continue
+        more = expansion(leaf, *on)
+        found.extend(more)
+        records += len(on[0].kinds[on[1]])
+    return found
 
 
 def _depth(stage: Stage) -> int:
@@ -434,13 +528,19 @@ def compile_stages(
 ) -> Compiled:
     """Tables of stages that are already cut; stages that are walked linearly keep their order, blocks and ops."""
     host = builder.host
-    machines = [Machine(stage) for stage in stages]
     wanted: dict[Field, dict[object, None]] = {}
-    for machine in machines:
-        for term in machine.terms:
-            for f, values in term.tests:
-                wanted.setdefault(f, {})[values] = None
+    for stage in stages:
+        for block in stage.blocks.values():
+            for op in block.ops:
+                for term in op.condition:
+                    for f, values in term.tests:
+                        wanted.setdefault(f, {})[values] = None
     partitions = {f: classes.partition(f, sets) for f, sets in sorted(wanted.items())}  # type: ignore[arg-type]
+    plans = plan(stages, partitions, config)
+    for planned in plans:
+        for segment in planned.segments:
+            n = len(segment.kinds) + 1
+            partitions[segment.field] = Partition(segment.field, tuple(range(n)), np.arange(n, dtype=np.int64), n)
     slots = {f: i for i, f in enumerate(partitions)}
     extras = tuple(sorted(f.base[6:] for f in partitions if f.base.startswith("extra:")))
     packer = _Packer(conntrack_loose=bool(host.sysctl("net.netfilter.nf_conntrack_tcp_loose", 1)))
@@ -451,7 +551,9 @@ def compile_stages(
         base for s in stages for b in s.blocks.values() for op in b.ops for e in op.effects
         for base in MUTATES.get(e.code, ())
     )
-    for_diagrams = [m for m in machines if not (m.stage.linear or config.linear)]
+    for_diagrams = [
+        p.machine for p in plans if not (p.stage.linear or config.linear) and len(p.machine.terms) <= MOST_TERMS
+    ]
     used: dict[Field, int] = {}
     for machine in for_diagrams:
         for f in {f for term in machine.terms for f, _ in term.tests}:
@@ -467,30 +569,44 @@ def compile_stages(
 
     stage_index = {s.name: i for i, s in enumerate(stages)}
     structures: list[str] = []
-    for index, machine in enumerate(machines):
+    op_slots: dict[int, int] = {}
+    for planned in plans:
+        for segment in planned.segments:
+            op_slots[segment.number] = len(packer.fields)
+            packer.add_field(partitions[segment.field], 0, extras)
+    by_itself: set[Field] = set()
+    for index, planned in enumerate(plans):
         row = [0] * S_COLUMNS
         built = None
-        if not (machine.stage.linear or config.linear):
+        machine = planned.machine
+        if not (machine.stage.linear or config.linear) and len(machine.terms) <= MOST_TERMS:
             built = _diagram(machine, merged, partitions, slots, config, progress)
         if built is not None:
-            structures.append("diagram")
+            structures.append("cross product" if planned.segments else "diagram")
             row[S_LEVEL], row[S_LEVELS] = len(packer.levels), len(built.levels)
             packer.levels.extend(built.levels)
             row[S_ROWS], row[S_ROOT] = packer.rows_size, built.root
             packer.rows.append(built.rows)
             packer.rows_size += len(built.rows)
-            row[S_RECORD] = _add_records(packer, built.leaves, index, stage_index, partitions)
+            leaves: Sequence[Leaf | Expansion] = built.leaves
+            row[S_LOOKUP], row[S_LOOKUPS] = len(packer.cells.lookups), len(planned.segments)
+            row[S_LEAVES] = len(packer.leaves)
+            if planned.segments:
+                for segment in planned.segments:
+                    packer.cells.add(segment.product, segment, op_slots[segment.number], slots[segment.field], slots)
+                    by_itself |= {f for op in segment.ops for term in op.condition for f, _ in term.tests}
+                leaves = _ranked(packer, built.leaves, planned.segments, op_slots)
+            row[S_RECORD] = _add_records(packer, leaves, index, stage_index, partitions)
             following = {r[codes.R_NEXT] for r in packer.records[row[S_RECORD]:]} - {codes.FINAL}
             row[S_NEXT] = SEVERAL if len(following) > 1 else following.pop() if following else codes.FINAL
         else:
             structures.append("linear")
             row[S_KIND] = LINEAR
-            row[S_BLOCK] = _add_linear(packer, machine.stage, stage_index, partitions, slots)
+            row[S_BLOCK] = _add_linear(packer, planned.stage, stage_index, partitions, slots)
+            by_itself |= {
+                f for b in planned.stage.blocks.values() for op in b.ops for term in op.condition for f, _ in term.tests
+            }
         packer.stages.append(row)
-    by_itself = {
-        f for machine, structure in zip(machines, structures, strict=True) if structure == "linear"
-        for term in machine.terms for f, _ in term.tests
-    }
     for f in fixed:
         packer.fields[slots[f]][F_SKIP] = int(f not in by_itself)
     return _finish(packer, builder, stages, structures, partitions, slots, extras, changing)
@@ -523,7 +639,7 @@ def _diagram(
             found = diagram.build(
                 machine, order, partitions, max_words=limit, max_work=config.max_work, progress=progress
             )
-        except diagram.TooLargeError:
+        except TooLargeError:
             if best is None and len(machine.terms) > MANY_TERMS:
                 return None
             continue
@@ -584,6 +700,13 @@ def _finish(
         written.add("sport")
     if changed & {codes.SRC_NAT, codes.DST_NAT, codes.CHOICE}:
         written.add("flags")
+    fast = {record[codes.R_FAST] for record in packer.records}
+    if 2 in fast or changed & {codes.SRC_NAT, codes.SRC_MAP}:
+        written.add("src")
+    if 1 in fast or changed & {codes.DST_NAT, codes.DST_MAP, codes.TOUCH}:
+        written.add("dst")
+    if 1 in fast or codes.DST_NAT in changed:
+        written.add("dport")
     local = next((i for i, s in enumerate(stages) if s.name == "local"), 0)
     interfaces = builder.interfaces
     params = [
@@ -618,6 +741,12 @@ def _finish(
         "terms": table(packer.terms, 3, np.int64),
         "tests": table(packer.tests, 2, np.int64),
         "sets": flat(packer.sets, np.uint8),
+        "lookups": table(packer.cells.lookups, C_COLUMNS, np.int64),
+        "merges": table(packer.cells.merges, M_COLUMNS, np.int64),
+        "groups": table(packer.cells.groups, G_COLUMNS, np.int64),
+        "cells16": packer.cells.narrow.flat(),
+        "cells32": packer.cells.wide.flat(),
+        "leaves": table(packer.leaves, E_COLUMNS, np.int64),
     }
     lengths = [len(p) for p in packer.paths]
     return Compiled(

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastpath.analysis.query import Names
+    from fastpath.docker.flows import NamedFlow
     from fastpath.docker.listeners import Listener
+    from fastpath.docker.reach import Reachability
     from fastpath.docker.version import EngineLike
     from fastpath.host.model import Host, Interface, Route
 
@@ -106,6 +109,18 @@ class Container:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     service: str = ""
     running: bool = True
+
+    @classmethod
+    def from_run(cls, command: str) -> Container:
+        """The container of a command line such as ``docker run -d --name redis01 -p 6380:6379 redis``; what does not
+        concern packets is left aside. Without ``--name`` it gets its image's.
+
+        Raises:
+            TopologyError: an option that `docker run` does not have, or a value that cannot be.
+        """
+        from fastpath.docker.run import parse_run
+
+        return parse_run(command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +406,54 @@ class Topology:
         from fastpath.docker.listeners import port_listeners
 
         return port_listeners(self, engine)
+
+    def flow(
+        self, source: str, destination: str, protocol: str | None = None, *, engine: EngineLike = "29"
+    ) -> NamedFlow:
+        """A connection by the names of its ends, as packet columns: ``flow("web", "db:5432")``,
+        ``flow("external 203.0.113.9", "host:8080")``, ``flow("host", "localhost:53/udp")``.
+
+        Ends are containers, services, ``host``, ``localhost``, ``external`` (with an address if it matters) and
+        addresses; a container's port is its own, the host's is the published one.
+
+        Args:
+            source, destination: ``NAME[ ADDRESS][:PORT][/PROTOCOL]``.
+            protocol: ``tcp``, ``udp``, ``sctp`` or ``icmp``; by default the ends' own, else TCP.
+            engine: whose addresses; they rarely differ.
+
+        Raises:
+            TopologyError: an end that is not there, or a connection that never passes the host's rules (one stack,
+                macvlan, no network); the message says whether that one works.
+        """
+        from fastpath.docker.flows import named_flow
+
+        return named_flow(self, source, destination, protocol, engine)
+
+    def reachability(self, engine: EngineLike, *, outside: str = "203.0.113.9", host: Host | None = None
+                     ) -> Reachability:
+        """Every container, the host and the outside against every published and unpublished port, with the reasons.
+
+        Args:
+            engine: whose rules.
+            outside: the address that stands for the outside.
+            host: the topology's host with other rules, such as ``topology.host(engine).edit(...)``.
+
+        Raises:
+            TopologyError: as :meth:`host`.
+        """
+        from fastpath.docker.reach import reachability
+
+        return reachability(self, engine, outside=outside, host=host)
+
+    def names(self, engine: EngineLike) -> Names:
+        """The networks and containers by name, for conditions: ``fp.query(host, ..., names=topology.names("29"))``.
+
+        Raises:
+            TopologyError: as :meth:`host`.
+        """
+        from fastpath.docker.names import names_of
+
+        return names_of(self, engine)
 
     def network(self, name: str) -> Network | None:
         """The network called `name`, or None."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,16 +22,17 @@ import numpy as np
 from fastpath.compiler import tables as compiler_tables
 from fastpath.compiler.config import Config
 from fastpath.compiler.tables import KEPT, Compiled, compile_tables
-from fastpath.engine.runner import Array, Run, Runner, along_paths
+from fastpath.engine.runner import ALL, Array, Run, Runner, along_paths
 from fastpath.engine.undecided import Chooser, may_be_undecided, may_end_undecided
 from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
-from fastpath.packets.result import Result
+from fastpath.packets.result import Result, wanted_columns
 from fastpath.packets.schema import RESULT_COLUMNS, Verdict
 from fastpath.ruleset.model import RuleRef
 
 if TYPE_CHECKING:
+    from fastpath.engine.stream import Stream
     from fastpath.packets.packet import Packet
 
 Progress = Callable[[int, int], None]
@@ -104,19 +105,24 @@ class Engine:
     # ------------------------------------------------------------------------------------------------ evaluation
 
     def evaluate(
-        self, packets: PacketBatch, *, threads: int | None = None, progress: Progress | None = None
+        self, packets: PacketBatch, *, columns: Iterable[str] | None = None, counters: bool = True,
+        threads: int | None = None, progress: Progress | None = None,
     ) -> Result:
         """The fate of every packet.
 
         Args:
             packets: any number of packets.
+            columns: names of the result columns that are wanted, all by default; the others are not held, nor computed
+                as far as that can be left out.
+            counters: whether to count packets and bytes by rule.
             threads: worker threads, by default one for each processor.
             progress: called with (packets done, packets in all) after each chunk.
 
         Raises:
             PacketError: packets without an egress interface on a host whose routes are not known, or without a
-                boolean column that was assumed.
+                boolean column that was assumed; an unknown result column.
         """
+        wanted = wanted_columns(columns)
         n = len(packets)
         if n and packets.family != self.family:
             raise PacketError(f"these are IPv{packets.family} packets, and the ruleset is of family {self.family}")
@@ -135,7 +141,7 @@ class Engine:
         else:
             parts.append((self._compiled(False), np.flatnonzero(~given)))
             parts.append((self._compiled(True), np.flatnonzero(given)))
-        columns = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS} if len(parts) > 1 else {}
+        out = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS if c.name in wanted} if len(parts) > 1 else {}
         rule_packets = np.zeros(len(self.rules), np.int64)
         rule_bytes = np.zeros(len(self.rules), np.int64)
         done = 0
@@ -146,30 +152,61 @@ class Engine:
                 if progress is not None:
                     progress(before + now, n)
 
-            found = self._evaluate_part(compiled, here, interfaces, threads, report)
+            found = self._evaluate_part(compiled, here, interfaces, threads, report, wanted, counters)
             done += len(here)
             rule_packets += found.rule_packets
             rule_bytes += found.rule_bytes
             if rows is None:
-                columns = found.columns
+                out = found.columns
             else:
                 for name, values in found.columns.items():
-                    columns[name][rows] = values
-        return Result(columns, tuple(interfaces), self.rules, rule_packets, rule_bytes)
+                    out[name][rows] = values
+        counted = (rule_packets, rule_bytes) if counters else (None, None)
+        return Result(out, tuple(interfaces), self.rules, *counted, partial=True)
+
+    def evaluate_stream(
+        self, source: Any, *, columns: Iterable[str] | None = None, counters: bool = True,
+        threads: int | None = None, rows: int | None = None, progress: Progress | None = None,
+    ) -> Stream:
+        """Evaluates more packets than memory holds, piece by piece; nothing is read before the stream is used.
+
+        Args:
+            source: a packet file (Parquet or CSV), a folder of them, or batches: an iterator of PacketBatch or of
+                anything that hands out Arrow data.
+            columns, counters, threads: as in :meth:`evaluate`.
+            rows: packets of a piece, a million by default; memory grows with it and not with the number of packets.
+            progress: called with (packets done, packets in all or 0 where that is not known) after each piece.
+
+        Returns:
+            A stream: iterate over it for (packets, result) pairs, ``write`` it to a file or folder, or ``run`` it for
+            its ``totals``: the summary and the counters over everything.
+
+        Raises:
+            PacketError: no such file or folder, or an unknown result column. What is read while the stream is used
+                may raise it too; the message names the file and the row group.
+        """
+        from fastpath.engine.stream import Stream
+        from fastpath.packets.pieces import ROWS
+
+        if rows is not None and rows < 1:
+            raise PacketError(f"pieces of {rows} packets: one at least is needed")
+        return Stream(self, source, columns, counters, threads, rows or ROWS, progress)
 
     def _needs_no_route(self) -> bool:
         return self.chain in ("PREROUTING", "INPUT")
 
     def _evaluate_part(
         self, compiled: Compiled, packets: PacketBatch, interfaces: list[str], threads: int | None,
-        report: Callable[[int], None],
+        report: Callable[[int], None], wanted: frozenset[str], counters: bool,
     ) -> Run:
         undecided = may_be_undecided(compiled)
-        run = Runner(compiled, packets, interfaces, len(self.rules)).run(threads, report, trying=undecided)
+        lossy = may_end_undecided(compiled)
+        run = Runner(compiled, packets, interfaces, len(self.rules)).run(
+            threads, report, wanted=ALL if lossy else wanted, counters=counters, trying=undecided)
         if undecided and len(packets):
             Chooser(compiled, packets, interfaces, run, len(self.rules), threads).run()
         lost = np.zeros(0, np.int64)
-        if may_end_undecided(compiled):
+        if lossy:
             lost = np.flatnonzero(run.columns["verdict"] == Verdict.UNDECIDED)
         if len(lost):
             for name in ("src", "dst", "sport", "dport", "mark"):
@@ -177,6 +214,9 @@ class Engine:
                     run.columns[name][lost] = packets.column(name)[lost]
             run.columns["oif"][lost] = -1
             run.columns["flags"][lost] = 0
+        run.columns = {name: values for name, values in run.columns.items() if name in wanted}
+        if not counters:
+            return run
         counts = along_paths(compiled, run.record_packets, len(self.rules))
         run.rule_packets = run.rule_packets + counts
         if packets.constant("length") is not None:
@@ -186,6 +226,13 @@ class Engine:
         return run
 
     # ----------------------------------------------------------------------------------------------- around it
+
+    def warm_up(self) -> None:
+        """Loads the compiled kernels; where the cache holds none for this machine, compiles them (half a minute)."""
+        compiled = self.routed or self.given or self._compiled(not self.complete)
+        packet = PacketBatch.from_columns(
+            {"iif": "lo", "src": 0, "dst": 0, "proto": 6}, 1, extra=dict.fromkeys(compiled.extras, False))
+        Runner(compiled, packet, [], len(self.rules)).run(1, lambda _: None)
 
     def explain(self, packet: Packet) -> Any:
         """Hook by hook what happens to a packet (see :func:`fastpath.analysis.explain.explain`).

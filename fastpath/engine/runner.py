@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -39,9 +39,12 @@ COLUMNS_OF = {
 DTYPES = {c.name: np.dtype(c.dtype) for c in (*PACKET_COLUMNS, *RESULT_COLUMNS)}
 
 
+ALL = frozenset(c.name for c in RESULT_COLUMNS)
+
+
 @dataclass
 class Run:
-    """Columns and counts of one pass over packets.
+    """The wanted columns and the counts of one pass over packets.
 
     ``choices`` and what follows only where undecided rules are tried: for each stage and packet the number of choices
     that take one undecided rule (low 16 bits) and of all (high bits), and the rule that was forced to match, -1 if
@@ -119,16 +122,28 @@ class Runner:
         threads: int | None,
         report: Callable[[int], None],
         *,
+        wanted: Collection[str] = ALL,
+        counters: bool = True,
         trying: bool = False,
         force: Array | None = None,
     ) -> Run:
-        """Runs all chunks; with `trying` the undecided choices on each packet's way are counted."""
+        """Runs all chunks.
+
+        Args:
+            threads: worker threads, one for each processor where None.
+            report: called with the number of packets done.
+            wanted: result columns to write; the others need no memory but for one chunk a thread, if that.
+            counters: whether to count by record and rule.
+            trying: count the undecided choices on each packet's way.
+            force: the choices to take, int64 of shape (stages, n).
+        """
         from fastpath.kernels.evaluate import evaluate
         from fastpath.kernels.layout import Output, Tables
 
         n, compiled = self.n, self.compiled
         left = set(KEPT) - compiled.written
-        columns = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS if c.name not in left}
+        columns = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS if c.name in wanted and c.name not in left}
+        unseen = [] if compiled.plain else [c for c in RESULT_COLUMNS if c.name not in wanted and c.name not in left]
         stages = len(compiled.stages)
         arrays = Tables(**{name: _read_only(compiled.arrays[name]) for name in Tables._fields})
         choices = np.zeros((max(2, stages), n) if trying else (1, 1), np.int32)
@@ -144,13 +159,17 @@ class Runner:
             if all(self.packets.constant(name) is not None for name in COLUMNS_OF.get(base, (base,)))
         )
         lock = threading.Lock()
+        spare: list[dict[str, Array]] = []
         done = 0
 
         def work(bounds: tuple[int, int]) -> None:
             nonlocal done
             a, b = bounds
-            counts = [np.zeros(records, np.int64), np.zeros(rules, np.int64), np.zeros(rules, np.int64)]
+            counts = [np.zeros(records if counters else 1, np.int64), np.zeros(rules, np.int64),
+                      np.zeros(rules, np.int64)]
             here = {c.name: columns[c.name][a:b] if c.name in columns else np.empty(1, c.dtype) for c in RESULT_COLUMNS}
+            scratch = spare.pop() if spare else {c.name: np.empty(CHUNK, c.dtype) for c in unseen}
+            here |= scratch
             some = np.zeros((len(choices), b - a), np.int32) if trying else choices
             output = Output(
                 **{name: here[name] for name in Output._fields[:9]}, walked=here["rules_walked"], flags=here["flags"],
@@ -160,6 +179,7 @@ class Runner:
             )
             given = no_force if force is None else _read_only(np.ascontiguousarray(force[:, a:b]))
             evaluate(b - a, self.columns(a, b, bytes_too), arrays, output, self.ids, self.names, given, fixed)
+            spare.append(scratch)
             with lock:
                 total[0] += counts[0] >> 40
                 total[1] += counts[0] & ((1 << 40) - 1)
@@ -180,9 +200,9 @@ class Runner:
                 for _ in pool.map(work, chunks):
                     pass
         for name in KEPT:
-            if name not in columns:
+            if name in wanted and name not in columns:
                 columns[name] = np.zeros(n, np.uint8) if name == "flags" else self.packets.column(name)
-        if compiled.given_oif:
+        if compiled.given_oif and "oif" in columns:
             as_given = np.flatnonzero(columns["oif"] == AS_GIVEN)
             columns["oif"][as_given] = self.packets.column("oif")[as_given]
         return Run(columns, total[0], total[1], total[2][:self.rules], total[3][:self.rules], choices,

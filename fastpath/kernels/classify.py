@@ -47,6 +47,25 @@ from fastpath.kernels.layout import (
 
 
 @helper
+def _step(pages: Any, word: Any, byte: Any) -> Any:
+    """The word behind a word of an address map."""
+    paged = np.uint32(np.int32(word) >> np.int32(31))
+    return pages[(word & np.uint32(0x7FFFFFFF)) + (byte & paged)]
+
+
+@helper
+def _knot_step(pages: Any, word: Any, byte: Any) -> Any:
+    """The word behind a word that may be a knot: the changes up to the byte are counted, all four at once."""
+    if word >> np.uint32(30) != np.uint32(1):
+        return _step(pages, word, byte)
+    at = word & np.uint32(0x3FFFFFFF)
+    ones, top = np.uint64(0x0001000100010001), np.uint64(0x8000800080008000)
+    changes = np.uint64(pages[at]) | np.uint64(pages[at + np.uint32(1)]) << np.uint64(32)
+    passed = ((np.uint64(byte) * ones | top) - changes & top) >> np.uint64(15)
+    return pages[at + np.uint32(2) + np.uint32(passed * ones >> np.uint64(48))]
+
+
+@helper
 def class_of(t: Any, f: Any, value: Any) -> Any:
     """The class of a value of field f."""
     kind = t.fields[f, F_KIND]
@@ -55,12 +74,12 @@ def class_of(t: Any, f: Any, value: Any) -> Any:
     if kind == K_DIRECT:
         return np.uint32(t.maps[at + np.int64(v)])
     if kind == K_TRIE:
-        shift = t.fields[f, F_COUNT] - 8
-        e = np.int64(0)
-        while shift >= 0:
-            e = np.int64(t.trie[at + 256 * e + np.int64((v >> np.uint64(shift)) & np.uint64(255))])
-            shift -= 8
-        return np.uint32(e)
+        byte = np.uint32(v & np.uint64(255))
+        if t.fields[f, F_COUNT] == 16:
+            return np.uint32(t.trie[at + 256 * np.int64(t.trie[at + np.int64(v >> np.uint64(8))]) + np.int64(byte)])
+        pages = t.trie[at:]
+        word = _knot_step(pages, pages[v >> np.uint64(16)], np.uint32(v >> np.uint64(8)) & np.uint32(255))
+        return _knot_step(pages, word, byte)
     low, high = at, at + t.fields[f, F_COUNT]
     while high - low > 1:
         middle = (low + high) // 2
@@ -81,16 +100,33 @@ def _direct(maps: Any, at: Any, mask: Any, column: Any, b0: Any, m: Any, row: An
 
 @helper
 def _trie32(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
-    """All four steps for every value: which step could be the last is a coin toss that branches would lose."""
+    """All steps for every value: which step could be the last is a coin toss that branches would lose."""
     mask = np.uint32(wide & 0xFFFFFFFF)
-    byte, width = np.uint32(255), np.uint32(8)
+    byte = np.uint32(255)
     pages = trie[at:]
     for k in range(m):
         v = np.uint32(column[b0 + k] & mask)
-        e = pages[v >> np.uint32(24)]
-        e = pages[e << width | v >> np.uint32(16) & byte]
-        e = pages[e << width | v >> np.uint32(8) & byte]
-        row[k] = pages[e << width | v & byte]
+        row[k] = _step(pages, _step(pages, pages[v >> np.uint32(16)], v >> np.uint32(8) & byte), v & byte)
+
+
+@helper
+def _knots32(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    mask = np.uint32(wide & 0xFFFFFFFF)
+    byte = np.uint32(255)
+    pages = trie[at:]
+    for k in range(m):
+        v = np.uint32(column[b0 + k] & mask)
+        row[k] = _knot_step(pages, pages[v >> np.uint32(16)], v >> np.uint32(8) & byte)
+    for k in range(m):
+        row[k] = _knot_step(pages, row[k], np.uint32(column[b0 + k] & mask) & byte)
+
+
+@helper
+def _wide(trie: Any, at: Any, wide: Any, knots: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    if knots:
+        _knots32(trie, at, wide, column, b0, m, row)
+    else:
+        _trie32(trie, at, wide, column, b0, m, row)
 
 
 @helper
@@ -210,7 +246,7 @@ def classify(c: Any, t: Any, aux: Any, fixed: Any, f: Any, b0: Any, m: Any, clas
         elif fields[f, F_COUNT] == 16:
             _trie16(trie, at, mask, aux[in_block], 0, m, row)
         else:
-            _trie32(trie, at, mask, aux[in_block], 0, m, row)
+            _wide(trie, at, mask, fields[f, F_EXTRA], aux[in_block], 0, m, row)
     elif base == B_SRC or base == B_DST or base == B_MARK or base == B_UID or base == B_GID:
         wide = c.src
         if base == B_DST:
@@ -221,7 +257,7 @@ def classify(c: Any, t: Any, aux: Any, fixed: Any, f: Any, b0: Any, m: Any, clas
             wide = c.uid
         elif base == B_GID:
             wide = c.gid
-        _trie32(trie, at, mask, wide, b0, m, row)
+        _wide(trie, at, mask, fields[f, F_EXTRA], wide, b0, m, row)
     elif base == B_SPORT or base == B_DPORT or base == B_LENGTH:
         half = c.sport
         if base == B_DPORT:

@@ -18,6 +18,7 @@ from fastpath.kernels import codes
 from fastpath.kernels._jit import kernel
 from fastpath.kernels.classify import class_of, classify
 from fastpath.kernels.connection import connection_details, connection_states, first_states, has_ports
+from fastpath.kernels.crossproduct import first_ops
 from fastpath.kernels.effects import apply
 from fastpath.kernels.layout import (
     A_CONNMARK,
@@ -41,10 +42,15 @@ from fastpath.kernels.layout import (
     B_TTL,
     BLOCK,
     DEPTH,
+    E_RANKED,
+    E_RANKS,
+    E_RECORD,
+    E_SLOT,
     F_BASE,
     F_KIND,
     F_SKIP,
     K_PRODUCT,
+    K_SEGMENT,
     LINEAR,
     P_CHANGING,
     P_DPORT_SLOT,
@@ -59,15 +65,21 @@ from fastpath.kernels.layout import (
     Q_RULE,
     Q_WALKED,
     S_KIND,
+    S_LEAVES,
     S_LEVEL,
     S_LEVELS,
+    S_LOOKUP,
+    S_LOOKUPS,
     S_NEXT,
     S_RECORD,
     S_ROOT,
     S_ROWS,
+    W_DPORT,
+    W_DST,
     W_FLAGS,
     W_MARK,
     W_SPORT,
+    W_SRC,
 )
 from fastpath.kernels.linear import walk
 
@@ -83,12 +95,16 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
         names: interface code to write for every interface id.
         force: int64 of shape (stages, n) with the undecided choices to take, or of shape (1, 1) for none.
         fixed: bits of the bases that have one value in all packets.
+
+    An output array shorter than n is a column that nobody asked for: it is not written. Where effects beyond constant
+    addresses and ports are applied, or ops walked, all of them must be there.
     """
     fields = t.fields.shape[0]
     n_stages = t.stages.shape[0]
     classes = np.zeros((fields, BLOCK), np.uint32)
     aux = np.zeros((A_ROWS, BLOCK), np.uint32)
     words = np.empty(BLOCK, np.uint32)
+    rest, places = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32)
     lists = np.empty((n_stages + 1, BLOCK + 1), np.uint32)  # row 0 takes those that have ended
     counts = np.zeros(n_stages + 1, np.uint64)
     to_apply = np.empty((BLOCK + 1, 2), np.uint32)
@@ -107,29 +123,45 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     offset = np.uint32(0x7FFFFFFF)
     # Arrays as locals: taking one out of a tuple costs a reference count each time.
     stages, levels, rows, records, short, pool = t.stages, t.levels, t.rows, t.records, t.short, t.pool
-    alternatives, field_table = t.alternatives, t.fields
+    alternatives, field_table, leaves, ranks = t.alternatives, t.fields, t.leaves, t.cells32
     c_iif, c_src, c_dst, c_proto, c_sport, c_dport, c_mark = c.iif, c.src, c.dst, c.proto, c.sport, c.dport, c.mark
     c_length = c.length
     verdicts, hooks, rules, oifs, walked, flags = o.verdict, o.hook, o.rule, o.oif, o.walked, o.flags
     o_src, o_dst, o_sport, o_dport, o_mark = o.src, o.dst, o.sport, o.dport, o.mark
     counted = o.records
     choices, forced_rule, forced_hook = o.choices, o.forced_rule, o.forced_hook
+    of_hook, of_rule, of_oif = hooks.shape[0] >= n, rules.shape[0] >= n, oifs.shape[0] >= n
+    of_verdict, of_walked = verdicts.shape[0] >= n, walked.shape[0] >= n
+    of_src = o_src.shape[0] >= n and written & W_SRC != 0
+    of_dst = o_dst.shape[0] >= n and written & W_DST != 0
+    of_sport = o_sport.shape[0] >= n and written & W_SPORT != 0
+    of_dport = o_dport.shape[0] >= n and written & W_DPORT != 0
+    of_mark = o_mark.shape[0] >= n and written & W_MARK != 0
+    of_flags = flags.shape[0] >= n and written & W_FLAGS != 0
+    silent = not (of_src or of_dst or of_sport or of_dport or of_mark or of_flags or of_rule)
+    counting = counted.shape[0] >= records.shape[0]
     iifs = aux[A_IIF]
     zero = np.uint64(0)
     dst_row, dport_row = classes[dst_slot], classes[dport_slot]
     for b0 in range(0, n, BLOCK):
         m = min(BLOCK, n - b0)
-        o_src[b0:b0 + m] = c_src[b0:b0 + m]
-        o_dst[b0:b0 + m] = c_dst[b0:b0 + m]
-        if written & W_SPORT:
+        if of_src:
+            o_src[b0:b0 + m] = c_src[b0:b0 + m]
+        if of_dst:
+            o_dst[b0:b0 + m] = c_dst[b0:b0 + m]
+        if of_sport:
             o_sport[b0:b0 + m] = c_sport[b0:b0 + m]
-        o_dport[b0:b0 + m] = c_dport[b0:b0 + m]
-        if written & W_MARK:
+        if of_dport:
+            o_dport[b0:b0 + m] = c_dport[b0:b0 + m]
+        if of_mark:
             o_mark[b0:b0 + m] = c_mark[b0:b0 + m]
-        rules[b0:b0 + m] = -1
-        oifs[b0:b0 + m] = -1
-        walked[b0:b0 + m] = 0
-        if written & W_FLAGS:
+        if of_rule:
+            rules[b0:b0 + m] = -1
+        if of_oif:
+            oifs[b0:b0 + m] = -1
+        if of_walked:
+            walked[b0:b0 + m] = 0
+        if of_flags:
             flags[b0:b0 + m] = 0
         for k in range(m):
             iifs[k] = ids[c_iif[b0 + k] + 1]
@@ -169,6 +201,8 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
         for f in range(fields):
             base = field_table[f, F_BASE]
             if field_table[f, F_KIND] != K_PRODUCT:
+                if field_table[f, F_KIND] == K_SEGMENT:
+                    continue
                 if field_table[f, F_SKIP] or (fixed >> base & 1 and b0 > 0):
                     continue
                 if base == B_TOUCHED or base == B_NOTRACK:
@@ -189,6 +223,8 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                     lists[onward + 1, counts[onward + 1]] = np.uint32(at)
                     counts[onward + 1] += np.uint64(1)
                 continue
+            for x in range(stages[s, S_LOOKUP], stages[s, S_LOOKUP] + stages[s, S_LOOKUPS]):
+                first_ops(t, x, classes, here, count, rest, places, words)
             here_rows = rows[stages[s, S_ROWS]:]
             first_level = stages[s, S_LEVEL]
             depth = stages[s, S_LEVELS]
@@ -208,6 +244,13 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                     w = words[j]
                     tests = np.uint32(np.int32(w) >> np.int32(31))
                     words[j] = here_rows[(w & offset) + (row[here[j]] & tests)]
+            if stages[s, S_LOOKUPS]:
+                here_leaves = leaves[stages[s, S_LEAVES]:]
+                for j in range(count):
+                    w = np.uint64(words[j])
+                    op = np.uint64(classes[here_leaves[w, E_SLOT], here[j]])
+                    rank = np.int64(ranks[np.uint64(here_leaves[w, E_RANKS]) + op]) & here_leaves[w, E_RANKED]
+                    words[j] = np.uint32(here_leaves[w, E_RECORD] + rank)
             first_record = stages[s, S_RECORD]
             here_records, here_counted = records[first_record:], counted[first_record:]
             here_short = short[first_record:]
@@ -215,31 +258,54 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
             ending = following == codes.FINAL
             onward_list = lists[following + 1 if following >= 0 else 0]
             tail = counts[following + 1] if following >= 0 else np.uint64(0)
+            if trying or forcing:
+                for j in range(count):
+                    g = begin + np.uint64(here[j])
+                    r = np.uint64(words[j])
+                    if trying:
+                        choices[s, g] = here_records[r, codes.R_ALTS] << 16 | here_records[r, codes.R_ALONE]
+                    if forcing:
+                        choice = force[s, g]
+                        if choice > 0:
+                            a = here_records[r, codes.R_ALT] + choice - 1
+                            if forced_rule[g] < 0:
+                                forced_rule[g] = alternatives[a, 1]
+                                forced_hook[g] = alternatives[a, 2]
+                            words[j] = np.uint32(alternatives[a, 0] - first_record)
+            # One loop for each column: what is not asked for costs nothing, and records stay in cache.
+            if counting and bytes_too:
+                for j in range(count):
+                    here_counted[np.uint64(words[j])] += 1 << 40 | np.int64(c_length[begin + np.uint64(here[j])])
+            elif counting:
+                for j in range(count):
+                    here_counted[np.uint64(words[j])] += 1 << 40
+            if of_walked:
+                for j in range(count):
+                    walked[begin + np.uint64(here[j])] += np.uint32(here_short[np.uint64(words[j]), Q_WALKED])
+            if of_oif:
+                for j in range(count):
+                    g = begin + np.uint64(here[j])
+                    out = here_short[np.uint64(words[j]), Q_OIF]
+                    shown = names[max(out, 0)]
+                    oifs[g] = shown if out >= 0 else oifs[g]
+            if of_rule:
+                for j in range(count):
+                    g = begin + np.uint64(here[j])
+                    rule = here_short[np.uint64(words[j]), Q_RULE]
+                    rules[g] = rule if rule != codes.KEEP_RULE else rules[g]
+            if of_verdict:
+                for j in range(count):
+                    verdicts[begin + np.uint64(here[j])] = here_short[np.uint64(words[j]), Q_END] & 255
+            if of_hook:
+                for j in range(count):
+                    hooks[begin + np.uint64(here[j])] = here_short[np.uint64(words[j]), Q_END] >> 8 & 255
+            if ending and silent:
+                continue
             affected: Any = 0
             for j in range(count):
                 i = np.uint64(here[j])
-                g = begin + i
                 r = np.uint64(words[j])
-                if trying:
-                    choices[s, g] = here_records[r, codes.R_ALTS] << 16 | here_records[r, codes.R_ALONE]
-                if forcing:
-                    choice = force[s, g]
-                    if choice > 0:
-                        a = here_records[r, codes.R_ALT] + choice - 1
-                        if forced_rule[g] < 0:
-                            forced_rule[g] = alternatives[a, 1]
-                            forced_hook[g] = alternatives[a, 2]
-                        r = np.uint64(alternatives[a, 0] - first_record)
-                here_counted[r] += 1 << 40 | (np.int64(c_length[g]) if bytes_too else 0)
-                walked[g] += np.uint32(here_short[r, Q_WALKED])
-                out = here_short[r, Q_OIF]
-                shown = names[max(out, 0)]
-                oifs[g] = shown if out >= 0 else oifs[g]
-                rule = here_short[r, Q_RULE]
-                rules[g] = rule if rule != codes.KEEP_RULE else rules[g]
                 end = np.uint32(here_short[r, Q_END])
-                verdicts[g] = end & np.uint32(255)
-                hooks[g] = end >> np.uint32(8) & np.uint32(255)
                 # Appending without a branch: what is not appended is written and then overwritten.
                 to_apply[affected, 0] = np.uint32(i)
                 to_apply[affected, 1] = np.uint32(r)
@@ -267,15 +333,18 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                     continue
                 address = pool[np.uint64(here_records[r, codes.R_DST]), 0]
                 if fast == 2:
-                    o_src[g] = address
+                    if of_src:
+                        o_src[g] = address
                     continue
-                o_dst[g] = address
+                if of_dst:
+                    o_dst[g] = address
                 to = here_records[r, codes.R_DST_CLASS]
                 if to >= 0:
                     dst_row[i] = to
                 port = here_records[r, codes.R_DPORT]
                 if port >= 0 and has_ports(c_proto[g]):
-                    o_dport[g] = port
+                    if of_dport:
+                        o_dport[g] = port
                     to = here_records[r, codes.R_DPORT_CLASS]
                     if to >= 0:
                         dport_row[i] = to

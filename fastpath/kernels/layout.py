@@ -17,8 +17,8 @@ DEPTH = 256
 (
     B_IIF, B_SRC, B_DST, B_PROTO, B_SPORT, B_DPORT, B_TCP_FLAGS, B_ICMP, B_FRAG, B_TTL, B_TOS, B_LENGTH, B_MARK,
     B_CONNMARK, B_CTSTATE, B_CTDIR, B_CTSTATUS, B_ORIGSRC, B_ORIGSPORT, B_ORIGDST, B_ORIGDPORT, B_OIF, B_MAC,
-    B_PKTTYPE, B_UID, B_GID, B_TOUCHED, B_NOTRACK, B_EXTRA,
-) = range(29)
+    B_PKTTYPE, B_UID, B_GID, B_TOUCHED, B_NOTRACK, B_EXTRA, B_SEGMENT,
+) = range(30)
 
 # Rows of the scratch values of a block, and the base that each holds.
 (
@@ -34,12 +34,12 @@ IN_BLOCK = (
 # Columns of the field table.
 F_BASE, F_MASK, F_KIND, F_TABLE, F_COUNT, F_EXTRA, F_SKIP = range(7)
 F_COLUMNS = 32
-K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT = range(4)
+K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT, K_SEGMENT = range(5)
 F_PARTS = 6  # K_PRODUCT: up to 12 pairs of (base, table of its classes times their stride) from here on
 
 # Columns of the stage table.
-S_KIND, S_LEVEL, S_LEVELS, S_ROWS, S_ROOT, S_RECORD, S_BLOCK, S_NEXT = range(8)
-S_COLUMNS = 8  # S_NEXT: the one stage that a diagram's records lead to, FINAL for none, SEVERAL
+S_KIND, S_LEVEL, S_LEVELS, S_ROWS, S_ROOT, S_RECORD, S_BLOCK, S_NEXT, S_LOOKUP, S_LOOKUPS, S_LEAVES = range(11)
+S_COLUMNS = 11  # S_NEXT: the one stage that a diagram's records lead to, FINAL for none, SEVERAL
 SEVERAL = -2
 
 # Columns of the short records, which hold what every packet needs of its record.
@@ -57,9 +57,25 @@ O_TERM, O_TERMS, O_ACT, O_BLOCK, O_REF, O_FLAGS, O_EFFECT, O_EFFECTS, O_NEXT, O_
     ACT_NEXT, ACT_ACCEPT, ACT_DROP, ACT_REJECT, ACT_RETURN, ACT_JUMP, ACT_GOTO, ACT_CALL, ACT_END, ACT_UNDECIDED,
 ) = range(10)
 
+# Cross products: which op of a segment matches first.
+C_SLOT, C_KIND_SLOT, C_KINDS, C_MERGE, C_MERGES, C_GROUP, C_GROUPS, C_REST, C_MISS, C_HOLDS, C_WORDS = range(11)
+C_COLUMNS = 11  # C_SLOT, C_KIND_SLOT: class rows for the op and its kind; C_REST: classes of the merged fields
+M_SLOT, M_TABLE, M_WIDTH, M_PLACES = range(4)
+M_COLUMNS = 4  # a merge: class so far * M_WIDTH + class of the field -> class of both
+(
+    G_SHAPE, G_A, G_A_MAP, G_B, G_B_MAP, G_WIDTH, G_TABLE, G_TABLE_WIDE, G_RESULT, G_FOUND, G_FOUND_WIDE, G_LISTS,
+) = range(12)
+G_COLUMNS = 12
+SHAPE_NONE, SHAPE_ONE, SHAPE_DENSE, SHAPE_RUNS = range(4)
+RESULT_DIRECT, RESULT_LIST = range(2)
+
+# Leaves of a stage with segments: the record is the first one plus the rank of the op among those of its kind.
+E_RECORD, E_SLOT, E_RANKS, E_RANKED = range(4)
+E_COLUMNS = 4
+
 # Numbers of an engine.
 P_LOCAL_ID, P_LOCAL_STAGE, P_NEED, P_TCP_LOOSE, P_DST_SLOT, P_DPORT_SLOT, P_CHANGING, P_WRITTEN = range(8)
-W_MARK, W_SPORT, W_FLAGS = 1, 2, 4
+W_MARK, W_SPORT, W_FLAGS, W_SRC, W_DST, W_DPORT = 1, 2, 4, 8, 16, 32
 V_DROP, V_REJECT, V_UNDECIDED, V_RETURN = 3, 4, 6, 8
 H_FORWARD = 3  # hooks from here on know an egress interface
 CT_INVALID, CT_UNTRACKED = 4, 5
@@ -117,6 +133,12 @@ class Tables(NamedTuple):
     terms: Any
     tests: Any
     sets: Any
+    lookups: Any
+    merges: Any
+    groups: Any
+    cells16: Any
+    cells32: Any
+    leaves: Any
 
 
 class Output(NamedTuple):

@@ -31,6 +31,8 @@ class Job:
         tracked: whether conntrack is in use.
         nat: whether there is a nat table.
         marks_connections: whether the rules look at connection marks.
+        connections: for each packet the number of its connection, or None where packets have nothing to do with each
+            other. The packets of a connection follow one another, and the kernel tracks it by itself.
     """
 
     backend: str
@@ -47,6 +49,7 @@ class Job:
     tracked: bool
     nat: bool
     marks_connections: bool
+    connections: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)

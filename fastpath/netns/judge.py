@@ -97,15 +97,21 @@ class Judge:
             raise
 
     def evaluate(self, host: Host, packets: PacketBatch, backend: Backend = "nft", *,
-                 progress: Progress | None = None) -> Judgement:
-        """See :func:`evaluate`."""
+                 connections: Array | None = None, progress: Progress | None = None) -> Judgement:
+        """See :func:`evaluate`.
+
+        Args:
+            connections: the number of each packet's connection; its packets follow one another and have state AUTO, and
+                the kernel tracks and translates them by itself. None: packets have nothing to do with each other.
+        """
         if host.ruleset.family != 4 or packets.family != 4:
             raise HostError("the kernel judge knows IPv4 only")
         if backend not in BACKENDS:
             raise HostError(f"there is no backend {backend!r}; the kernel has nft and legacy")
         codes, texts, broken = reasons(host, packets)
         rows = np.flatnonzero(codes == 0)
-        job = plan(host, packets.take(rows), broken[rows], backend)
+        job = plan(host, packets.take(rows), broken[rows], backend,
+                   None if connections is None else connections[rows])
         found = self._ask(job, (lambda done: progress(done, len(rows))) if progress is not None else None)
         return _judgement(host, packets, backend, found, rows, codes, texts)
 

@@ -199,6 +199,7 @@ def _probes(job: Job) -> str:
     answer = own.replace("priority", "priority !=")
     looped = f'iifname "lo" {own}'  # made by the host and on its way back in: it keeps what OUTPUT gave it
     marks = "meta mark set ip id map @marks"
+    end = " drop" if job.connections is None else ""  # a connection begins when its first packet has left the last hook
     text = [
         "table ip fastpath {\n",
         "map marks { typeof ip id : meta mark; }\n",
@@ -207,12 +208,12 @@ def _probes(job: Job) -> str:
         chain("f0", "forward", _FIRST, log(FORWARD_IN)),
         chain("f1", "forward", _LAST, log(FORWARD_OUT)),
         chain("i0", "input", _FIRST, log(INPUT_IN)),
-        chain("i1", "input", _LAST, f"{log(INPUT_OUT)} drop"),
+        chain("i1", "input", _LAST, f"{log(INPUT_OUT)}{end}"),
         chain("o0", "output", _FIRST, f"{answer} {log(ANSWER)} drop", marks, log(OUTPUT_IN)),
         chain("o1", "output", _LAST, log(OUTPUT_OUT)),
         # of the host's own broadcasts and multicasts a copy, which has no socket, goes back in: that is not judged
         chain("q0", "postrouting", _FIRST, "meta skuid >= 0 accept", f"{own} drop"),
-        chain("q1", "postrouting", _LAST, log(POSTROUTING_OUT), 'oifname != "lo" drop'),
+        chain("q1", "postrouting", _LAST, log(POSTROUTING_OUT), f'oifname != "lo"{end}' if end else ""),
     ]
     if job.tracked:
         text.append("set untracked { typeof ip id; }\n")

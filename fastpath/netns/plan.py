@@ -92,7 +92,7 @@ def _built(host: Host) -> tuple[Interface, ...]:
                             if i.name != "lo" and i not in arriving and any(a.family == 4 for a in i.addresses))
 
 
-def plan(host: Host, packets: PacketBatch, broken: Array, backend: str) -> Job:
+def plan(host: Host, packets: PacketBatch, broken: Array, backend: str, connections: Array | None = None) -> Job:
     """The job of asking the kernel what `host` does to `packets`.
 
     Args:
@@ -100,6 +100,7 @@ def plan(host: Host, packets: PacketBatch, broken: Array, backend: str) -> Job:
         packets: packets that the judge can make.
         broken: for each, whether its checksum is to be wrong.
         backend: ``nft`` or ``legacy``.
+        connections: as in :class:`Job`.
 
     Raises:
         HostError: the host needs something that the judge has no words for.
@@ -107,6 +108,8 @@ def plan(host: Host, packets: PacketBatch, broken: Array, backend: str) -> Job:
     used = uses(host)
     rules, twins = _with_twins(host.ruleset)
     early, late = _sysctls(host)
+    if connections is not None:  # made-up segments have no sequence numbers to go by
+        early.append(("net/netfilter/nf_conntrack_tcp_be_liberal", "1", used.tracked))
     columns = {name: packets.column(name) for name in COLUMNS if name != "broken"}
     codes = [LOCAL_CODE if name == LOCAL else code for code, name in enumerate(packets.interfaces)]
     columns["iif"] = np.array([*codes, LOCAL_CODE], np.int16)[packets.column("iif")]
@@ -114,7 +117,7 @@ def plan(host: Host, packets: PacketBatch, broken: Array, backend: str) -> Job:
     return Job(
         backend=backend,
         devices=tuple(i.name for i in _built(host)),
-        links="".join(f"{line}\n" for line in _links(host)),
+        links="".join(f"{line}\n" for line in _links(host, quiet=connections is not None)),
         sysctls=(*early, *late),
         early_sysctls=len(early),
         ipsets="".join(f"{line}\n" for s in host.ipsets for line in ipset_lines(s)),
@@ -124,6 +127,7 @@ def plan(host: Host, packets: PacketBatch, broken: Array, backend: str) -> Job:
         names=packets.interfaces,
         columns={name: np.ascontiguousarray(values) for name, values in columns.items()},
         tracked=used.tracked, nat=used.nat, marks_connections=used.connmarks,
+        connections=connections,
     )
 
 
@@ -178,13 +182,15 @@ def _prefix(network: Network) -> str:
     return f"{format_address(network.address, network.family)}/{length}"
 
 
-def _links(host: Host) -> Iterator[str]:
+def _links(host: Host, *, quiet: bool) -> Iterator[str]:
+    """`ip` commands; a quiet device asks for no neighbour's address before it sends."""
     built = _built(host)
     yield "link set dev lo up"
     for interface in (*(i for i in host.interfaces if i.name == "lo"), *built):
         name = interface.name
         if name != "lo":
-            yield f"link set dev {name} mtu {LONGEST}{' up' if interface.up else ''}"
+            words = [" arp off"] * quiet + [" up"] * interface.up
+            yield f"link set dev {name} mtu {LONGEST}{''.join(words)}"
         for a in interface.addresses:
             if a.family != 4 or (name == "lo" and a.address == 0x7F000001):
                 continue

@@ -114,6 +114,7 @@ class _Court:
         self.flows = Flows()
         self.loop: socket.socket | None = None
         self.senders: dict[tuple[int, int], socket.socket] = {}
+        self.connection: tuple[int, Tuple] | None = None
         self.index = dict(socket.if_nameindex())
         self.number = {name: number for number, name in self.index.items()}
         self.interfaces = tuple(name for _, name in sorted(self.index.items()))
@@ -179,7 +180,9 @@ class _Court:
         packet = build(row[1:13], ident, broken)
         flow: Tuple | None = None
         local = iif == LOCAL_CODE
-        if self.job.tracked:
+        if self.job.connections is not None:
+            self._open(int(self.job.connections[number]), row)
+        elif self.job.tracked:
             if state in _EXPECTING:
                 flow, number_of_error = self._prepare(row)
                 if number_of_error:
@@ -204,6 +207,14 @@ class _Court:
         if flow is not None:
             self.flows.delete(flow)
         return error
+
+    def _open(self, connection: int, row: Row) -> None:
+        """Forgets the connection before, where this packet is the first of another."""
+        if self.connection is not None and self.connection[0] != connection:
+            self.flows.delete(self.connection[1])
+            self.connection = None
+        if self.connection is None:
+            self.connection = connection, original_of(row)
 
     def _sender(self, uid: int, gid: int) -> socket.socket:
         """A raw socket of that owner."""

@@ -6,8 +6,9 @@ from fastpath.packets.batch import PacketBatch
 from fastpath.packets.packet import Packet
 from fastpath.packets.result import Differences, Fate, Result, RuleCounter, Summary
 from fastpath.packets.schema import Flag, Hook, State, Verdict
+from fastpath.packets.totals import Totals
 
 __all__ = [
     "Differences", "Fate", "Flag", "Hook", "Packet", "PacketBatch", "Result", "RuleCounter", "State", "Summary",
-    "Verdict",
+    "Totals", "Verdict",
 ]

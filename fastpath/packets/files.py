@@ -58,9 +58,9 @@ def packets_to_table(batch: PacketBatch, addresses: str = "text") -> pa.Table:
             continue
         values = batch.column(column.name)
         if column.kind == "interface":
-            columns[column.name] = _words(values, batch.interfaces)
+            columns[column.name] = words_column(values, batch.interfaces)
         elif column.kind == "state":
-            columns[column.name] = _words(values, [s.name.lower() for s in State])
+            columns[column.name] = words_column(values, [s.name.lower() for s in State])
         else:
             columns[column.name] = _plain(column, values, addresses)
     for name, values in batch.extra.items():
@@ -82,16 +82,18 @@ def result_to_table(result: Result, packets: PacketBatch | None = None, addresse
         table = packets_to_table(packets, addresses)
         columns = {GIVEN_OIF if name == "oif" else name: table[name] for name in table.column_names}
     for column in RESULT_COLUMNS:
+        if column.name not in result.columns:
+            continue
         values = result.column(column.name)
         name = FILE_NAMES.get(column.name, column.name)
         if column.name == "verdict":
-            columns[name] = _words(values, [v.name for v in Verdict])
+            columns[name] = words_column(values, [v.name for v in Verdict])
         elif column.name == "hook":
-            columns[name] = _words(values, [h.name for h in Hook])
+            columns[name] = words_column(values, [h.name for h in Hook])
         elif column.name == "rule":
-            columns[name] = _words(values, [rule_label(r) for r in result.rules])
+            columns[name] = words_column(values, [rule_label(r) for r in result.rules])
         elif column.name == "oif":
-            columns[name] = _words(values, result.interfaces)
+            columns[name] = words_column(values, result.interfaces)
         else:
             columns[name] = _plain(column, values, addresses)
     return pa.table(columns)
@@ -102,12 +104,17 @@ def _check_form(addresses: str, family: int) -> None:
         raise PacketError(f"addresses {addresses!r} is neither 'text' nor, for IPv4, 'int'")
 
 
-def _words(codes: Array, words: Sequence[str]) -> Any:
+def words_column(codes: Array, words: Sequence[str]) -> Any:
     """A dictionary column; negative codes are null."""
     dtype = np.int8 if len(words) < 128 else np.int16 if len(words) < 1 << 15 else np.int32
     negative = codes < 0 if codes.dtype.kind == "i" else None
     indices = pa.array(codes.astype(dtype), mask=negative if negative is not None and negative.any() else None)
     return pa.DictionaryArray.from_arrays(indices, pa.array(list(words), pa.string()))
+
+
+def addresses_column(values: Array) -> Any:
+    """IPv4 addresses (uint32) as a text column."""
+    return _plain(COLUMNS["src"], values, "text")
 
 
 def _plain(column: Column, values: Array, addresses: str) -> Any:
@@ -312,20 +319,30 @@ def write_table(table: pa.Table, path: str | Path, form: str | None = None) -> N
     Raises:
         PacketError: the file cannot be written.
     """
-    from pyarrow import csv, parquet
+    from pyarrow import parquet
 
     try:
         if (form or _format_of(path)) == "parquet":
             parquet.write_table(table, path)
         else:
-            plain = [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in table.columns]
-            flat = pa.table(plain, names=table.column_names)
-            try:
-                csv.write_csv(flat, path, csv.WriteOptions(quoting_style="none", quoting_header="none"))
-            except pa.ArrowInvalid:  # a name with a comma or a quote in it
-                csv.write_csv(flat, path)
+            write_csv(table, path)
     except (OSError, pa.ArrowException) as error:
         raise PacketError(f"{path}: {error}") from None
+
+
+def write_csv(table: pa.Table, where: Any, *, header: bool = True) -> None:
+    """Writes a table as CSV to a path, or to a new file in memory; quoted only where a name holds a comma or quote."""
+    from pyarrow import csv
+
+    plain = [c.cast(pa.string()) if pa.types.is_dictionary(c.type) else c for c in table.columns]
+    flat = pa.table(plain, names=table.column_names)
+    try:
+        csv.write_csv(flat, where, csv.WriteOptions(include_header=header, quoting_style="none", quoting_header="none"))
+    except pa.ArrowInvalid:
+        if not isinstance(where, str | Path):
+            where.seek(0)
+            where.truncate()
+        csv.write_csv(flat, where, csv.WriteOptions(include_header=header))
 
 
 def _format_of(path: str | Path) -> str:

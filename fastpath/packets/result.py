@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastpath.errors import PacketError
+from fastpath.errors import AbsentColumnError, PacketError
 from fastpath.packets.schema import RESULT_COLUMNS, Hook, Verdict
 from fastpath.packets.text import address_at, format_address, is_ip_address
 from fastpath.ruleset.model import RuleRef
@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 COLUMNS = {c.name: c for c in RESULT_COLUMNS}
+
+
+def wanted_columns(names: Iterable[str] | None) -> frozenset[str]:
+    """The result columns that a caller asks for; None asks for all.
+
+    Raises:
+        PacketError: an unknown column, or none at all.
+    """
+    if names is None:
+        return frozenset(COLUMNS)
+    wanted = frozenset((names,) if isinstance(names, str) else names)
+    for name in sorted(wanted - COLUMNS.keys()):
+        raise PacketError(f"unknown result column {name!r}; the columns are {', '.join(COLUMNS)}")
+    if not wanted:
+        raise PacketError(f"no result column is asked for; the columns are {', '.join(COLUMNS)}")
+    return wanted
 
 
 def rule_label(ref: RuleRef) -> str:
@@ -158,9 +174,11 @@ class Result:
     Attributes:
         verdict, hook, rule, oif, src, dst, sport, dport, mark, rules_walked, flags: numpy columns of one row a packet,
             of the dtypes of `fastpath.packets.schema.RESULT_COLUMNS`; ``src`` and ``dst`` have shape (n, 4) for IPv6.
+            One that was not asked for is absent: reading it is an AbsentColumnError.
+        columns: names of the columns that are there, in the schema's order.
         interfaces: names that ``oif`` indexes; -1 is none.
         rules: rules and policies that ``rule`` indexes; -1 is none (routing decided).
-        rule_packets, rule_bytes: int64 by rule id.
+        rule_packets, rule_bytes: int64 by rule id; absent where no counters were asked for.
         family: 4 or 6.
     """
 
@@ -175,51 +193,68 @@ class Result:
     mark: Array
     rules_walked: Array
     flags: Array
+    rule_packets: Array
+    rule_bytes: Array
 
     def __init__(
         self,
         columns: Mapping[str, Array],
         interfaces: Sequence[str],
         rules: Sequence[RuleRef],
-        rule_packets: Array,
-        rule_bytes: Array,
+        rule_packets: Array | None,
+        rule_bytes: Array | None,
         *,
         family: int = 4,
+        partial: bool = False,
     ) -> None:
         """A result from its columns.
 
         Args:
-            columns: by the names of RESULT_COLUMNS; ``verdict`` is required, one that is left out has its default.
+            columns: by the names of RESULT_COLUMNS. ``verdict`` is required, and one that is left out has its default,
+                unless the result is partial.
             interfaces: names of the interface codes.
             rules: rules and policies by id.
-            rule_packets, rule_bytes: counters by rule id.
+            rule_packets, rule_bytes: counters by rule id, None where nothing was counted.
             family: 4 or 6.
+            partial: columns that are left out are absent; one at least must be there.
 
         Raises:
             PacketError: unknown column, or lengths that do not fit.
         """
-        if "verdict" not in columns:
+        if "verdict" not in columns and not (partial and columns):
             raise PacketError("result column verdict is missing")
         unknown = [name for name in columns if name not in COLUMNS]
         if unknown:
             raise PacketError(f"unknown result column {unknown[0]!r}; the columns are {', '.join(COLUMNS)}")
-        self._n = len(columns["verdict"])
+        self._n = len(next(iter(columns.values())))
+        self.columns = tuple(name for name in COLUMNS if name in columns or not partial)
         self.family = family
         self.interfaces = tuple(interfaces)
         self.rules = tuple(rules)
         for column in RESULT_COLUMNS:
             shape = (self._n, 4) if family == 6 and is_ip_address(column) else (self._n,)
             values = columns.get(column.name)
+            if values is None and partial:
+                continue
             if values is None:
                 values = np.broadcast_to(np.array(column.default, column.dtype), shape)
             elif values.shape != shape:
                 raise PacketError(f"result column {column.name} has shape {values.shape} where {shape} is expected")
             setattr(self, column.name, values.astype(column.dtype, copy=False))
-        self.rule_packets = np.asarray(rule_packets, np.int64)
-        self.rule_bytes = np.asarray(rule_bytes, np.int64)
-        for name, counts in (("rule_packets", self.rule_packets), ("rule_bytes", self.rule_bytes)):
-            if counts.shape != (len(self.rules),):
-                raise PacketError(f"{name} has shape {counts.shape} where {(len(self.rules),)} is expected")
+        for name, counts in (("rule_packets", rule_packets), ("rule_bytes", rule_bytes)):
+            if counts is None:
+                continue
+            if np.shape(counts) != (len(self.rules),):
+                raise PacketError(f"{name} has shape {np.shape(counts)} where {(len(self.rules),)} is expected")
+            setattr(self, name, np.asarray(counts, np.int64))
+
+    def __getattr__(self, name: str) -> Array:
+        """Called for what is not there: columns and counters that were not asked for."""
+        if name in ("rule_packets", "rule_bytes"):
+            raise AbsentColumnError("the counters are absent: they were not asked for (counters=False)")
+        if name in COLUMNS and "columns" in self.__dict__:
+            raise AbsentColumnError(f"result column {name} is absent: only {', '.join(self.columns)} were asked for")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __len__(self) -> int:
         return self._n
@@ -232,6 +267,7 @@ class Result:
 
         Raises:
             PacketError: an unknown column.
+            AbsentColumnError: one that was not asked for.
         """
         if name not in COLUMNS:
             raise PacketError(f"unknown result column {name!r}; the columns are {', '.join(COLUMNS)}")
@@ -252,27 +288,26 @@ class Result:
             family=self.family)
 
     def counters(self) -> tuple[RuleCounter, ...]:
-        """Packets and bytes of every rule and policy, in order of their ids."""
+        """Packets and bytes of every rule and policy, in order of their ids.
+
+        Raises:
+            AbsentColumnError: nothing was counted.
+        """
         return tuple(RuleCounter(ref, p, b) for ref, p, b in zip(
             self.rules, self.rule_packets.tolist(), self.rule_bytes.tolist(), strict=True))
 
     def summary(self, top: int | None = 20) -> Summary:
-        """Numbers of packets by verdict, and by deciding rule and verdict.
+        """Numbers of packets by verdict, and by deciding rule and verdict (none of these where ``rule`` is absent).
 
         Args:
             top: how many decisions to keep; None keeps all.
+
+        Raises:
+            AbsentColumnError: ``verdict`` is absent.
         """
-        by_verdict = np.bincount(self.verdict, minlength=len(Verdict))
-        verdicts = sorted(((v, int(by_verdict[v])) for v in Verdict if by_verdict[v]), key=lambda e: (-e[1], e[0]))
-        width = len(Verdict)
-        pairs = np.bincount((self.rule.astype(np.int64) + 1) * width + self.verdict)
-        found = np.flatnonzero(pairs)
-        order = found[np.argsort(-pairs[found], kind="stable")]
-        decisions = []
-        for pair in order[:top].tolist():
-            rule, verdict = divmod(pair, width)
-            decisions.append(Decision(self.rules[rule - 1] if rule else None, Verdict(verdict), int(pairs[pair])))
-        return Summary(self._n, tuple(verdicts), tuple(decisions), len(order))
+        from fastpath.packets.totals import Totals
+
+        return Totals.of(self).summary(top)
 
     def differences(self, other: Result, columns: Iterable[str] | None = None, *, counters: bool = True,
                     examples: int = 10) -> Differences:
@@ -282,12 +317,13 @@ class Result:
 
         Args:
             other: a result of as many packets.
-            columns: result columns to compare; all by default.
+            columns: result columns to compare; by default all of this result.
             counters: whether to compare the rules' counters too.
             examples: how many differing cells to spell out.
 
         Raises:
             PacketError: the numbers of packets or the families differ, or an unknown column.
+            AbsentColumnError: a column that one of them lacks.
         """
         if len(self) != len(other) or self.family != other.family:
             raise PacketError(f"results of {len(self)} and {len(other)} packets cannot be compared"
@@ -295,7 +331,7 @@ class Result:
         labels = [rule_label(r) for r in self.rules]
         other_labels = labels if self.rules == other.rules else [rule_label(r) for r in other.rules]
         found: dict[str, Array] = {}
-        for name in COLUMNS if columns is None else columns:
+        for name in self.columns if columns is None else columns:
             ours, theirs = self.column(name), other.column(name)
             if name == "oif" and self.interfaces != other.interfaces:
                 ours, theirs = _by_name(ours, self.interfaces, theirs, other.interfaces)
@@ -337,7 +373,7 @@ class Result:
     # -------------------------------------------------------------------------------------------- tables and files
 
     def to_arrow(self, packets: PacketBatch | None = None, *, addresses: str = "text") -> pa.Table:
-        """The result as an Arrow table in the form of files (see `fastpath.packets.files`).
+        """The result's columns as an Arrow table in the form of files (see `fastpath.packets.files`).
 
         Args:
             packets: the batch that was evaluated, to have its columns stand in front.

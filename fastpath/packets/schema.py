@@ -59,6 +59,33 @@ class Flag(IntEnum):
     """The kernel may choose another address or port from the NAT rule's range; the first possible one is shown."""
 
 
+class Leg(IntEnum):
+    """One of the four packets that a connection is judged by: its first, the answer to it, and a later one each way."""
+
+    FIRST = 0
+    REPLY = 1
+    LATER = 2
+    LATER_REPLY = 3
+
+
+class Outcome(IntEnum):
+    """What becomes of a connection.
+
+    STOPPED: a rule or routing stops a packet. UNDECIDED: a packet's fate is. ASTRAY: a packet gets through, but not to
+    where the connection's other end is. UNTRANSLATED: it gets there with addresses that the other end does not know.
+    BYPASSED: the answer goes past this host (both ends are on one link), so that nothing undoes the NAT. NO_FLOW: the
+    first packet opens no connection.
+    """
+
+    WORKS = 0
+    STOPPED = 1
+    UNDECIDED = 2
+    ASTRAY = 3
+    UNTRANSLATED = 4
+    BYPASSED = 5
+    NO_FLOW = 6
+
+
 LOCAL = "local"
 """Name of the pseudo interface: as ``iif`` a packet the host makes itself, as ``oif`` one delivered to it."""
 

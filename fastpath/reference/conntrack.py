@@ -96,7 +96,7 @@ def track(p: PacketState, loose: bool) -> None:
         p.status = p.ctstatus or _STATUS[state]
         p.direction = p.ctdir or (st.REPLY if state is State.REPLY else st.ORIGINAL)
     p.origin = _original_tuple(p)
-    if state is State.NEW:
+    if state is State.NEW and p.connection is None:
         p.unbound = NAT_HOOKS
 
 
@@ -130,6 +130,8 @@ def _has_id(p: PacketState) -> bool:
 
 
 def _original_tuple(p: PacketState) -> Tuple:
+    if p.connection is not None:
+        return p.connection.original
     if p.direction == st.REPLY:
         sport, dport = _reversed_ports(p)
         return p.dst, p.ctorigdst or p.src, sport, p.ctorigdstport or dport
@@ -138,7 +140,9 @@ def _original_tuple(p: PacketState) -> Tuple:
 
 
 def reply_tuple(p: PacketState) -> Tuple:
-    """The connection's reply tuple: what the packet's present addresses say of it."""
+    """The connection's reply tuple; of one that is not known, what the packet's present addresses say of it."""
+    if p.connection is not None:
+        return p.connection.reply
     if p.direction == st.REPLY:
         return (p.src, p.dst, *_own_ports(p))
     return (p.dst, p.src, *_reversed_ports(p))

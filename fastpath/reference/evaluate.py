@@ -17,7 +17,7 @@ from fastpath.packets.schema import PACKET_COLUMNS, Hook, Verdict
 from fastpath.packets.text import is_ip_address, words_of
 from fastpath.reference.answers import answer_to
 from fastpath.reference.program import Assumptions, CompiledChain, Program
-from fastpath.reference.state import PacketState
+from fastpath.reference.state import Connection, PacketState
 from fastpath.reference.tracing import Recorder, Trace
 from fastpath.reference.undecided import deciding_doubt, egress_of
 from fastpath.reference.walk import Machine
@@ -137,10 +137,27 @@ class Reference:
                 return Verdict.UNDECIDED, doubt.hook, doubt.rule
         return p.verdict, p.hook, p.rule
 
-    def trace(self, packet: Packet) -> Trace:
-        """See :func:`trace`."""
+    def walk(self, packet: Packet, connection: Connection | None = None) -> tuple[PacketState, Fate]:
+        """One packet's end: its state there, and its fate.
+
+        Args:
+            packet: the packet.
+            connection: the connection that it belongs to, whose NAT mapping it takes.
+        """
+        p = state_of(packet, self.program.columns)
+        p.connection = connection
+        self._run(p)
+        verdict, hook, rule = self._outcome(p)
+        if verdict is Verdict.UNDECIDED:
+            return p, Fate(verdict, hook, rule, None, packet.src, packet.dst, packet.sport, packet.dport, packet.mark,
+                           p.walked, 0, packet.family)
+        return p, _fate(p)
+
+    def trace(self, packet: Packet, connection: Connection | None = None) -> Trace:
+        """See :func:`trace`; `connection` as for :meth:`walk`."""
         refs = self.program.refs
         p = state_of(packet, self.program.columns)
+        p.connection = connection
         p.recorder = recorder = Recorder(refs)
         self._run(p)
         plain = _fate(p)

@@ -1,4 +1,4 @@
-"""Network address translation of a flow's first packet: which address and port a NAT rule gives it.
+"""Network address translation: which address and port a NAT rule gives a flow's first packet, and later packets.
 
 Follows ``get_unique_tuple()`` and ``nf_nat_l4proto_unique_tuple()`` in net/netfilter/nf_nat_core.c with no other
 connections around: a port that is taken and must be replaced does not occur here. Where the kernel picks by hash or
@@ -116,6 +116,24 @@ def rewrite(p: PacketState, mapping: Mapping) -> None:
     else:
         p.dst, p.dport = address, port
         p.status |= st.DST_NAT
+
+
+def translate(p: PacketState, hook: Hook) -> None:
+    """Carries out the mapping of the packet's connection, as nat's hooks do with all but the first packet
+    (``nf_nat_packet()``): destinations in PREROUTING and OUTPUT, sources in INPUT and POSTROUTING; what one direction
+    had done to its source is undone to the other's destination."""
+    known = p.connection
+    assert known is not None
+    destination, original = hook in (Hook.PREROUTING, Hook.OUTPUT), p.direction == st.ORIGINAL
+    if not known.nat & (st.DST_NAT if destination == original else st.SRC_NAT):
+        return
+    other = known.reply if original else known.original
+    address, port = (other[0], other[2]) if destination else (other[1], other[3])
+    with_ports = p.proto in TRACKED_PORTS
+    if destination:
+        p.dst, p.dport = address, port if with_ports else p.dport
+    else:
+        p.src, p.sport = address, port if with_ports else p.sport
 
 
 def _inside(p: PacketState, mapping: Mapping, address: int, port: int) -> bool:

@@ -8,6 +8,7 @@ all that trying both outcomes takes, so everything that can still influence the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastpath.packets.schema import NO_ID, Hook, Verdict
@@ -30,6 +31,15 @@ Tuple = tuple[int, int, int, int]
 """Source, destination, source port, destination port."""
 
 
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection that exists already: the tuples of its two directions, and its NAT status bits."""
+
+    original: Tuple
+    reply: Tuple
+    nat: int
+
+
 class PacketState:
     """A packet under way.
 
@@ -44,6 +54,7 @@ class PacketState:
         status, direction, origin: the connection's status bits, the packet's direction, and the original tuple.
         flow_proto: the connection's protocol, which for an ICMP error is not the packet's.
         unbound: the hooks at which the nat table is still to be asked about the connection.
+        connection: the connection that the packet belongs to, where its mapping is known: nat's hooks carry it out.
         given: the ``state`` column.
         steps, position: the way through the hooks, and the next step on it.
         chain, index, stack: the place in the chain being walked; `chain` None between chains. The stack holds the
@@ -59,12 +70,12 @@ class PacketState:
     """
 
     __slots__ = (
-        "accepted_by", "alone", "chain", "connmark", "ctbits", "ctdir", "ctorigdst", "ctorigdstport", "ctstatus",
-        "direction", "doubts", "dport", "dst", "egress", "extra", "family", "flags", "flow_proto", "forced", "frag",
-        "gid", "given", "given_oif", "hits", "hook", "icmp_code", "icmp_type", "iif", "index", "ingress", "length",
-        "local", "looped", "mac_src", "mark", "next_hop", "oif", "origin", "owned", "pkttype", "position", "proto",
-        "recorder", "routed_dst", "routed_mark", "rule", "sport", "src", "stack", "status", "steps", "tcp_flags",
-        "tos", "tracked", "ttl", "uid", "unbound", "verdict", "walked",
+        "accepted_by", "alone", "chain", "connection", "connmark", "ctbits", "ctdir", "ctorigdst", "ctorigdstport",
+        "ctstatus", "direction", "doubts", "dport", "dst", "egress", "extra", "family", "flags", "flow_proto",
+        "forced", "frag", "gid", "given", "given_oif", "hits", "hook", "icmp_code", "icmp_type", "iif", "index",
+        "ingress", "length", "local", "looped", "mac_src", "mark", "next_hop", "oif", "origin", "owned", "pkttype",
+        "position", "proto", "recorder", "routed_dst", "routed_mark", "rule", "sport", "src", "stack", "status",
+        "steps", "tcp_flags", "tos", "tracked", "ttl", "uid", "unbound", "verdict", "walked",
     )
 
     ingress: str
@@ -107,6 +118,7 @@ class PacketState:
     origin: Tuple
     flow_proto: int
     unbound: frozenset[Hook]
+    connection: Connection | None
     steps: tuple[Step, ...]
     position: int
     chain: CompiledChain | None
@@ -152,6 +164,7 @@ class PacketState:
         self.origin = (src, dst, sport, dport)
         self.flow_proto = proto
         self.unbound: frozenset[Hook] = frozenset()
+        self.connection: Connection | None = None
         self.steps, self.position = (), 0
         self.chain, self.index, self.stack, self.forced = None, 0, (), None
         self.accepted_by, self.next_hop = -1, None

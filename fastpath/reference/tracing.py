@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from fastpath.packets.packet import Packet
 from fastpath.packets.result import Fate
 from fastpath.packets.schema import Flag, Hook
+from fastpath.packets.text import format_address
 from fastpath.reference.host_matches import state_words
 from fastpath.ruleset.model import RuleRef
 
@@ -153,6 +154,13 @@ class Recorder:
         """A NAT rule acted."""
         choice = bool(p.flags & Flag.NAT_CHOICE) and not before[4] & Flag.NAT_CHOICE
         self.events.append(Rewritten(rule.ref, before[:4], (p.src, p.dst, p.sport, p.dport), choice))
+
+    def translated(self, p: PacketState) -> None:
+        """The packet took the mapping of its connection."""
+        end = format_address
+        self.events.append(Remark(
+            f"nat: translated as its connection is, to {end(p.src, p.family)}:{p.sport} -> "
+            f"{end(p.dst, p.family)}:{p.dport}"))
 
     def routed(self, p: PacketState, decision: Decision, *, again: bool) -> None:
         """A routing decision."""

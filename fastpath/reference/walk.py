@@ -63,8 +63,11 @@ class Machine:
         )
 
     def _table_steps(self, hook: Hook, *tables: str) -> tuple[Step, ...]:
+        """The steps of tables at a hook; nat's hooks are there as soon as its table is, with a chain or without."""
         found = ((table, self.program.chain(table, hook.name)) for table in tables)
-        return tuple(TableStep(table, hook, chain) for table, chain in found if chain is not None)
+        nat_table = self.program.host.ruleset.table("nat") is not None
+        return tuple(TableStep(table, hook, chain) for table, chain in found
+                     if chain is not None or (table == "nat" and nat_table))
 
     # ---------------------------------------------------------------------------------------------- running
 
@@ -93,7 +96,13 @@ class Machine:
                 step(p)
 
     def enter(self, p: PacketState, step: TableStep) -> None:
-        """Walks a table's chain, unless it is nat's and the packet not the first of a flow."""
+        """Walks a table's chain; nat's only for the first packet of a flow, and others are translated as it was."""
+        if step.table == "nat" and p.connection is not None and p.tracked and not self.walks_nat(p, step):
+            before = (p.src, p.dst, p.sport, p.dport)
+            nat.translate(p, step.hook)
+            if p.recorder is not None and before != (p.src, p.dst, p.sport, p.dport):
+                p.recorder.translated(p)
+            return
         if step.chain is None or (step.table == "nat" and not self.walks_nat(p, step)):
             return
         p.hook = step.hook

@@ -29,6 +29,7 @@ print("code", code, "heavy", *heavy, file=sys.stderr)
         ["--version"],
         ["eval", "--help"],
         ["trace", "--help"],
+        ["diff", "--help"],
         ["check", "{host}"],
         ["trace", "--host", "{host}", "--in", "eth0", "--src", "198.51.100.7", "--dst", "10.0.2.15", "--dport", "8080"],
     ],

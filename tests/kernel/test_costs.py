@@ -16,8 +16,7 @@ import pytest
 
 import fastpath as fp
 from fastpath import netns
-from fastpath.capacity.cpu.calibrate import LINES, chain, fit, router, weights
-from fastpath.capacity.cpu.fit import Observation
+from fastpath.capacity.cpu.calibrate import chain, router
 from fastpath.capacity.cpu.meter import Meter
 from fastpath.capacity.cpu.model import BASE, TRACK, BackendCosts
 from fastpath.capacity.cpu.patterns import PACKET, PATTERNS
@@ -34,7 +33,7 @@ from tests.kernel.conftest import require
 pytestmark = pytest.mark.kernel
 DATA = Path(__file__).parents[2] / "data" / "hosts"
 FREE = BackendCosts(dict.fromkeys(BASE, 0.0), {"filter": 0.0}, dict.fromkeys(TRACK, 0.0), {"new": 0.0, "known": 0.0},
-                    {}, 0, 0.0, 0, 0.0)
+                    {}, 0.0, 0, 0.0, 0, 0.0)
 
 
 def with_counting_rules(ruleset: Ruleset) -> Ruleset:
@@ -123,7 +122,8 @@ def test_a_meter_times_every_way(backend: netns.Backend) -> None:
 
 
 def test_every_pattern_does_what_it_says(backend: netns.Backend, judge: netns.Judge) -> None:
-    """A pattern's rule matches the packet or does not, as it claims: else the fit would explain something else."""
+    """A pattern's rule matches the packet or does not, as it claims: else the fit would explain something else. A limit
+    lets the first packet pass."""
     missing = 0
     for pattern in PATTERNS:
         host = chain(pattern, 1)
@@ -133,16 +133,5 @@ def test_every_pattern_does_what_it_says(backend: netns.Backend, judge: netns.Ju
         except UnavailableError:  # this kernel lacks the module, or the ipset's type
             missing += 1
             continue
-        assert bool(found.rule_packets[ref.id]) == (pattern.matches or "--limit" in pattern.rule), pattern.rule
+        assert bool(found.rule_packets[ref.id]) == (pattern.matches or "limit" in pattern.rule), pattern.rule
     assert missing < len(PATTERNS) // 2
-
-
-def test_a_fit_finds_the_parameters_that_made_the_readings(backend: netns.Backend) -> None:
-    names = sorted({name for p in PATTERNS for name, _ in weights(p, backend)})
-    truth = {name: 2.0 + 3 * i for i, name in enumerate(names)} | {LINES: 0.5}
-    readings = [Observation(p.rule, w, sum(truth[n] * x for n, x in w), 0.1)
-                for p in PATTERNS for w in (weights(p, backend),)]
-    found, said, quality = fit(readings)
-    assert quality.worst_error < 0.02
-    assert said == pytest.approx([r.ns for r in readings], rel=0.02)
-    assert found["count"] > 0

@@ -27,7 +27,7 @@ RULES = {
     "fail:conntrack": 40.0,
 }
 TRACK = {"new": 50.0, "established": 25.0, "invalid": 30.0, "untracked": 0.0}
-FLAT = BackendCosts(WAYS, {"filter": 10.0, "nat": 11.0}, TRACK, {"new": 60.0, "known": 15.0}, RULES, 1 << 20, 0.0,
+FLAT = BackendCosts(WAYS, {"filter": 10.0, "nat": 11.0}, TRACK, {"new": 60.0, "known": 15.0}, RULES, 0.0, 1 << 20, 0.0,
                     1 << 24, 0.0)
 MODEL = CostModel({"cpu": "made up", "kernel": "0", "iptables": "1", "date": "never"}, {"legacy": FLAT})
 
@@ -213,10 +213,11 @@ def test_rules_that_do_the_same_change_places():
 
 
 def test_reordering_a_captured_host_keeps_every_fate():
-    made = Host.load(DATA / "docker20-big")
+    made = Host.load(DATA / "docker26-bridges")
     packets = fp.synth.packets(made, 5000, seed=4)
     found = fp.capacity.cost(made, packets, reorder=True)
-    assert found.reordering is not None
+    assert found.reordering is not None and len(found.reordering.moves) > 10
+    assert 0 < found.reordering.saved_ns < found.rules_ns and "fastpath diff" in found.reordering.proof
     after = made.with_ruleset(parse_ruleset(found.reordering.ruleset))
     edges = fp.synth.packets(made, 20_000, seed=5, profile="edges")
     one, other = fp.compile(made).evaluate(edges), fp.compile(after).evaluate(edges)

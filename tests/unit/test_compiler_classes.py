@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastpath.compiler import classes
-from fastpath.compiler.classes import Partition, direct_table, partition, trie_table
+from fastpath.compiler.classes import Partition, address_map, direct_table, partition, trie_table
 from fastpath.compiler.fields import Field, Values
 
 BYTE = Field("proto")
@@ -99,29 +98,42 @@ def test_a_masked_field_looks_at_its_bits_only() -> None:
     assert found.class_of_value(0x3F) == found.class_of_value(0xFFFFFFFF)
 
 
-@given(byte_sets)
-def test_without_signatures_every_interval_is_a_class(sets: list[Values]) -> None:
-    """Above the limit the partition is finer than it need be, but still tells all sets apart."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classes, "MAX_SIGNATURE_CELLS", 0)
-        found = partition(BYTE, sets)
-    if not sets:
-        return
-    assert found.count == len(found.starts)
+@given(wide_sets(32))
+def test_an_interval_is_a_range_of_classes(sets: list[Values]) -> None:
+    """Classes are numbered as they first appear, however often they come again."""
+    sets = [*sets, *(Values((interval,)) for values in sets for interval in values)]
+    found = partition(Field("dst"), sets)
     for values in sets:
-        inside = found.members(values)
-        assert all(bool(inside[found.class_of_value(v)]) == (v in values) for v in range(256))
+        if len(values.intervals) == 1:
+            inside = np.flatnonzero(found.members(values))
+            assert inside.tolist() == list(range(inside[0], inside[0] + len(inside)))
+    assert found.class_of[0] == 0
+    assert (np.diff(np.maximum.accumulate(found.class_of)) <= 1).all()
 
 
 # ------------------------------------------------------------------------------------------------ look-up tables
 
 
-def look_up(table: npt.NDArray[np.uint32], bits: int, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Classes of values by a trie, as its documentation describes it."""
+def look_up(table: npt.NDArray[np.uint32], values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Classes of 16-bit values by a trie, as its documentation describes it."""
     entry = np.zeros(len(values), np.int64)
-    for shift in range(bits - 8, -1, -8):
+    for shift in (8, 0):
         entry = table[256 * entry + (values >> shift & 255)].astype(np.int64)
     return entry
+
+
+def look_up_address(table: npt.NDArray[np.uint32], value: int) -> int:
+    """The class of a 32-bit value by an address map, as its documentation describes it."""
+    word = int(table[value >> 16])
+    for byte in (value >> 8 & 255, value & 255):
+        if word >> 30 == 1:
+            at = word & 0x3FFFFFFF
+            pairs = [int(table[at]), int(table[at + 1])]
+            changes = [pair >> shift & 0xFFFF for pair in pairs for shift in (0, 16)]
+            word = int(table[at + 2 + sum(byte >= change for change in changes)])
+        else:
+            word = int(table[(word & 0x7FFFFFFF) + (byte if word >> 31 else 0)])
+    return word
 
 
 def by_search(found: Partition, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -147,42 +159,45 @@ def test_direct_table_of_interface_ids(sets: list[Values], size: int) -> None:
 def test_trie_of_sixteen_bits(sets: list[Values]) -> None:
     found = partition(Field("dport"), sets)
     every = np.arange(1 << 16, dtype=np.int64)
-    assert np.array_equal(look_up(trie_table(found, 16), 16, every), by_search(found, every))
+    assert np.array_equal(look_up(trie_table(found), every), by_search(found, every))
     for v in edges_of(sets, 16):
-        assert look_up(trie_table(found, 16), 16, np.array([v]))[0] == found.class_of_value(v)
+        assert look_up(trie_table(found), np.array([v]))[0] == found.class_of_value(v)
 
 
-@settings(max_examples=40)
-@given(wide_sets(32), st.integers(0, 2**32 - 1))
-def test_trie_of_thirty_two_bits(sets: list[Values], seed: int) -> None:
+@settings(max_examples=60)
+@given(wide_sets(32), st.sampled_from((0, 1 << 30)), st.integers(0, 2**32 - 1))
+def test_address_maps(sets: list[Values], most: int, seed: int) -> None:
+    """With and without knots."""
     found = partition(Field("dst"), sets)
-    table = trie_table(found, 32)
+    table, knots = address_map(found, most=most)
+    assert knots == (most == 0)
     at = edges_of(sets, 32)
-    assert look_up(table, 32, np.array(at)).tolist() == [found.class_of_value(v) for v in at]
-    drawn = np.random.default_rng(seed).integers(0, 1 << 32, 2000)
+    drawn = np.random.default_rng(seed).integers(0, 1 << 32, 200)
     near = (np.array(at)[:, None] ^ (1 << np.arange(32))).reshape(-1)
-    for values in (drawn, near):
-        assert np.array_equal(look_up(table, 32, values), by_search(found, values))
+    for values in (np.array(at), drawn, near):
+        assert [look_up_address(table, int(v)) for v in values] == by_search(found, values).tolist()
 
 
 def test_tries_without_and_with_all_boundaries() -> None:
     every = np.arange(1 << 16, dtype=np.int64)
     plain = partition(Field("dport"), [])
-    assert not look_up(trie_table(plain, 16), 16, every).any()
+    assert not look_up(trie_table(plain), every).any()
     even = partition(Field("dport"), [Values(tuple((v, v) for v in range(0, 1 << 16, 2)))])
-    assert np.array_equal(look_up(trie_table(even, 16), 16, every), even.class_of[every])
+    assert np.array_equal(look_up(trie_table(even), every), even.class_of[every])
     assert even.count == 2
     separate = Partition(Field("dport"), tuple(range(1 << 16)), every, 1 << 16)
-    assert np.array_equal(look_up(trie_table(separate, 16), 16, every), every)
+    assert np.array_equal(look_up(trie_table(separate), every), every)
 
 
-def test_a_trie_is_as_small_as_its_boundaries_allow() -> None:
-    """Equal pages are one: values far from any boundary share their pages, however many they are."""
-    def pages(*intervals: tuple[int, int]) -> int:
+def test_an_address_map_is_as_small_as_its_boundaries_allow() -> None:
+    """Values far from any boundary take a word, however many they are; a few boundaries in a page make a knot."""
+    def words(*intervals: tuple[int, int], most: int = 1 << 30) -> int:
         found = partition(Field("dst"), [Values.of(intervals)])
-        return len(trie_table(found, 32)) // 256
+        return len(address_map(found, most=most)[0]) - (1 << 16)
 
-    assert pages() <= 4  # one for each byte
-    assert pages((0x0A000000, 0x0AFFFFFF)) <= 1 + 2 * 3  # and one more each for a second class
-    assert pages((0x0A000101, 0x0A000101)) <= 1 + 3 * 3
-    assert pages(*((n << 16 | 5, n << 16 | 9) for n in range(0, 1 << 13, 2))) <= 1 + 3 * 4
+    assert words() == 2
+    assert words((0x0A000000, 0x0AFFFFFF)) == 4  # two words for each class
+    assert words((0x0A000101, 0x0A000101)) == 2 * 256 + 2
+    assert words((0x0A000101, 0x0A000101), most=0) == 7 + 7 + 2
+    assert words((0x0A000101, 0x0A000101), (0x0A000110, 0x0A000120), most=0) == 7 + 7 + 2
+    assert words(*((0x0A000101 + n, 0x0A000101 + n) for n in range(0, 10, 2)), most=0) == 7 + 256 + 2

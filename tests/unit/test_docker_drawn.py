@@ -3,57 +3,15 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Iterator
 
 import pytest
 
 import fastpath as fp
 from fastpath import netns
-from fastpath.docker import Container, Daemon, Endpoint, Network, Port, Swarm, Topology
-from fastpath.docker.layouts import GENERATIONS
+from fastpath.docker import Topology
 from fastpath.reference import evaluate
-
-ENGINES = tuple(sorted(".".join(map(str, since)) for since, _ in GENERATIONS))
-MODES = ("nat", "nat", "nat-unprotected", "routed")
-
-
-def drawn(seed: int) -> Topology:
-    """A topology of up to five networks and eight containers, with every kind of setting; valid for all engines."""
-    draw = random.Random(seed)
-    networks = []
-    for number in range(draw.randint(0, 5)):
-        internal = draw.random() < 0.25
-        networks.append(Network(
-            f"n{number}", internal=internal, icc=draw.random() < 0.7, masquerade=draw.random() < 0.8,
-            gateway_mode="isolated" if internal and draw.random() < 0.3 else draw.choice(MODES),
-            bind_ip=draw.choice((None, None, "127.0.0.1", "10.0.2.15")),
-            host_ip=draw.choice((None, None, "10.0.2.15")),
-            trusted_interfaces=("eth1",) if draw.random() < 0.2 else ()))
-    containers: list[Container] = []
-    for number in range(draw.randint(1, 8)):
-        kind = draw.random()
-        ports = tuple(
-            Port(draw.choice((53, 80, 443, 8000 + place)), draw.choice(("tcp", "tcp", "udp", "sctp")),
-                 8000 + 10 * number + place, host_ip=draw.choice((None, None, "127.0.0.1", "10.0.2.15")))
-            for place in range(draw.randint(0, 3)))
-        mode = ""
-        if kind < 0.1:
-            mode = draw.choice(("host", "none"))
-        elif kind < 0.2 and containers:
-            mode = f"container:{draw.choice(containers).name}"
-        chosen = draw.sample(networks, draw.randint(0, min(3, len(networks)))) if not mode else []
-        links = tuple(c.name for c in containers if not c.networks and not c.mode) if not mode and not chosen else ()
-        containers.append(Container(
-            f"c{number}", tuple(Endpoint(n.name, priority=draw.randint(0, 1)) for n in chosen), mode, ports, links,
-            ((6379, "tcp"),)))
-    daemon = Daemon(
-        ip_forward=draw.random() < 0.9, icc=draw.random() < 0.7, userland_proxy=draw.random() < 0.6,
-        allow_direct_routing=draw.random() < 0.2,
-        swarm=Swarm((Port(80, host_port=7000),)) if draw.random() < 0.2 else None)
-    machine = Topology().machine
-    interfaces = (*machine.interfaces, ("eth1", ("192.0.2.15/24",)))
-    return Topology(tuple(networks), tuple(containers), daemon, type(machine)(interfaces, machine.routes))
+from tests.topologies import ENGINES, drawn
 
 
 def test_every_topology_stands_in_every_generation() -> None:

@@ -8,22 +8,24 @@ walk, and NAT, are differences of one rule.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
+import random
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastpath.capacity.cpu.fit import LINES, Observation, fit, weights_of
+from fastpath.capacity.cpu.fit import LINES, SWITCH, Observation, fit, weights_of
 from fastpath.capacity.cpu.meter import Meter
 from fastpath.capacity.cpu.model import BACKENDS, BackendCosts, CostModel
-from fastpath.capacity.cpu.patterns import IPSETS, PACKET, PATTERNS, UDP, Pattern
+from fastpath.capacity.cpu.patterns import IPSETS, MIXES, PACKET, PATTERNS, UDP, Pattern
 from fastpath.capacity.cpu.steps import Backend, Weights, plan_of
 from fastpath.errors import UnavailableError
 from fastpath.host.model import Host
@@ -117,7 +119,7 @@ class _Run:
         self.progress = progress
         self.done = 0
         self.lengths = [(p, (SHORT, LONG)) for p in self.patterns] + [(p, NEAR) for p in self.patterns if light(p)]
-        self.total = len(BACKENDS) * (2 * len(self.lengths) + 2 * len(DEEP_RULES) + WAYS)
+        self.total = len(BACKENDS) * (2 * len(self.lengths) + 2 * len(MIXES) + 2 * len(DEEP_RULES) + WAYS)
         self.refused: list[str] = []
 
     def all(self) -> Calibration:
@@ -132,8 +134,8 @@ class _Run:
                 continue
             observed[backend] = self.observe(backend)
             rules, explained[backend], quality = fit(observed[backend])
-            line_ns = rules.pop(LINES, 0.0)
-            costs = BackendCosts(**ways, rules=rules, cache_bytes=cache_bytes(1), line_ns=line_ns,
+            line_ns, switch_ns = rules.pop(LINES, 0.0), rules.pop(SWITCH, 0.0)
+            costs = BackendCosts(**ways, rules=rules, switch_ns=switch_ns, cache_bytes=cache_bytes(1), line_ns=line_ns,
                                  deep_bytes=cache_bytes(2), deep_ns=0.0, fit=quality)
             costs = replace(costs, deep_ns=self.deep(backend, costs))
             backends[backend] = replace(costs, rules=rules | self.ends(backend, costs))
@@ -169,6 +171,16 @@ class _Run:
             if lengths == NEAR:
                 wanted, name = tuple(w for w in wanted if w[0] != LINES), f"{name} (short)"
             found.append(Observation(name, wanted, max(0.05, (long - short) / rules), (before + after) / rules))
+        for mix in MIXES:
+            patterns = [Pattern(f"{rule} -j ACCEPT", PACKET) for rule in mix]
+            try:
+                short, before = self.read(backend, mixed(patterns, SHORT))
+                long, after = self.read(backend, mixed(patterns, LONG))
+            except UnavailableError as error:
+                self.refused.append(f"{backend}: {' | '.join(mix)}: {_last_line(error)}")
+                continue
+            found.append(Observation(f"in random order: {' | '.join(mix)}", mixed_weights(patterns, backend),
+                                     (long - short) / (LONG - SHORT), (before + after) / (LONG - SHORT)))
         return tuple(found)
 
     def deep(self, backend: Backend, costs: BackendCosts) -> float:
@@ -264,6 +276,34 @@ def chain(pattern: Pattern, n: int) -> Host:
     """A router whose FORWARD has a pattern's rule n times."""
     used = "".join(text for name, text in IPSETS.items() if f"--match-set {name} " in pattern.rule)
     return router({pattern.table: [pattern.text(i) for i in range(n)]}, used)
+
+
+def order_of(rules: Sequence[Pattern], n: int) -> list[Pattern]:
+    """The patterns of a mixed chain's n rules; a longer chain begins like a shorter one."""
+    chooser = random.Random(1)
+    return [chooser.choice(rules) for _ in range(n)]
+
+
+def mixed(rules: Sequence[Pattern], n: int) -> Host:
+    """A router whose FORWARD has n rules, each of one of the patterns."""
+    used = "".join(text for name, text in IPSETS.items() if any(f"--match-set {name} " in p.rule for p in rules))
+    return router({"filter": [pattern.text(i) for i, pattern in enumerate(order_of(rules, n))]}, used)
+
+
+def mixed_weights(rules: Sequence[Pattern], backend: Backend) -> Weights:
+    """What explains the mean cost of a mixed chain's rules between the two lengths."""
+    own = {pattern.rule: weights(pattern, backend) for pattern in rules}
+    shapes = {}
+    for pattern in rules:
+        host = chain(pattern, 1)
+        shapes[pattern.rule] = plan_of(host.ruleset.tables[0].chains[1].rules[0], host, backend).shape
+    order = order_of(rules, LONG)[SHORT - 1:]
+    total: dict[str, float] = {}
+    for before, pattern in itertools.pairwise(order):
+        for name, weight in own[pattern.rule]:
+            total[name] = total.get(name, 0.0) + weight
+        total[SWITCH] = total.get(SWITCH, 0.0) + (shapes[before.rule] != shapes[pattern.rule])
+    return tuple((name, weight / (LONG - SHORT)) for name, weight in total.items())
 
 
 def weights(pattern: Pattern, backend: Backend) -> Weights:

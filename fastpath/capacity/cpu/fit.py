@@ -13,6 +13,9 @@ from fastpath.capacity.cpu.steps import Plan, Weights
 LINES = "line"
 """The parameter of a line of 64 bytes of rules."""
 
+SWITCH = "switch"
+"""The parameter of a rule that is of another shape than the one before."""
+
 TIE = 0.02
 """Weight of the wish that a test costs the same whether it fails or holds, where only one of both was measured."""
 

@@ -59,6 +59,7 @@ class BackendCosts:
         track: by name of ``TRACK``: connection tracking, where the rules use it.
         nat: ``new``: what the nat hooks add for a flow's first packet, chains left out; ``known``: for later packets.
         rules: parameters of tests, counting and targets.
+        switch_ns: for a rule whose tests are other ones than those of the rule before it.
         cache_bytes: memory of rules that is read at no extra cost.
         line_ns: for each 64 bytes beyond.
         deep_bytes, deep_ns: likewise beyond the next cache, in addition.
@@ -70,6 +71,7 @@ class BackendCosts:
     track: Mapping[str, float]
     nat: Mapping[str, float]
     rules: Mapping[str, float]
+    switch_ns: float
     cache_bytes: int
     line_ns: float
     deep_bytes: int
@@ -82,8 +84,13 @@ class BackendCosts:
                    for name, weight in weights)
 
     def known(self, weights: Weights) -> bool:
-        """Whether every parameter was measured."""
-        return all(name in self.rules for name, _ in weights)
+        """Whether every parameter was measured; of a test, whether it fails or holds."""
+        def measured(name: str) -> bool:
+            outcome, _, kind = name.partition(":")
+            tests = (f"fail:{kind}", f"pass:{kind}") if outcome in ("fail", "pass") else ()
+            return name in self.rules or any(test in self.rules for test in tests)
+
+        return all(measured(name) for name, _ in weights)
 
     def stand_in(self, name: str) -> float:
         """A figure for what was not measured: ``fail:`` for ``pass:`` and the other way round, for an ipset the dearest

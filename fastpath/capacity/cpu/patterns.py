@@ -61,6 +61,12 @@ _FAILS = """
 -s 203.0.112.0/20
 -d 203.0.113.%d/32
 -d 203.0.112.0/20
+-s 203.0.%d.0/24
+-d 203.0.%d.0/24
+-s 203.%d.0.0/16
+-d 9.0.0.0/8
+-s 198.51.100.0/24 -d 203.0.113.%d/32
+-s 198.51.0.0/16 -d 203.0.113.%d/32
 -i xyz%d
 -i br-+
 -o xyz%d
@@ -185,3 +191,16 @@ PATTERNS: tuple[Pattern, ...] = (
     *(Pattern(rule, PACKET, matches=True) for rule in _MATCHES),
     *(Pattern(rule, PACKET, matches=True, table="mangle") for rule in _CHANGES),
 )
+
+_LIGHT = ("-s 203.0.113.%d/32", "-d 203.0.113.%d/32", "-s 203.0.112.0/20", "-d 203.0.%d.0/24")
+_LINKS = ("-i xyz%d", "-o xyz%d", "-i br-+", "-i in0 -o xyz%d", "! -i xyz%d -o xyz%d")
+_PORTS = ("-p tcp -m tcp --dport 2%d", "-p udp", "-p tcp -m tcp --dport 2%d:3000", "-p tcp -m multiport --dports 2%d",
+          "-d 198.18.0.9/32 ! -i xyz -o out0 -p tcp -m tcp --dport 2%d")
+_STATES = ("-m conntrack --ctstate INVALID", "-m mark --mark 0x%d", "-m connmark --mark 0x%d")
+_ASKED = ("-m set --match-set net1 src", "-m addrtype --dst-type LOCAL", "-m set --match-set ipport src,dst")
+
+MIXES: tuple[tuple[str, ...], ...] = (
+    _LIGHT, _LINKS, _PORTS, (*_LIGHT, *_LINKS), (*_LIGHT, *_PORTS), (*_STATES, *_LIGHT), (*_ASKED, *_LIGHT),
+    (*_LIGHT, *_LINKS, *_PORTS, *_STATES, *_ASKED),
+)
+"""Rules of :data:`PATTERNS` that a calibration also times in a random order: real chains are no repetition of one."""

@@ -63,13 +63,23 @@ def reordered(
     mean = float(packet_ns(other, packets, again, costs).mean())
     if mean >= now.mean_ns:
         return nothing
-    return Reordering(mean, now.mean_ns - mean, tuple(moves), str(after), proof(host, other, len(packets)))
+    return Reordering(mean, now.mean_ns - mean, tuple(moves), str(after), proof(host, other, packets, assume or {}))
 
 
-def proof(before: Host, after: Host, packets: int) -> str:
-    """How it is known that nothing changes."""
-    return ("rules changed places only where no packet matches both or both do the same, and all "
-            f"{packets} packets have the same fate")
+def proof(before: Host, after: Host, packets: PacketBatch, assume: Mapping[str | int, str]) -> str:
+    """Proves with ``diff`` that no packet at all fares differently; says how it is known.
+
+    Raises:
+        AssertionError: one does.
+    """
+    from fastpath.analysis.diff import diff
+
+    given = packets if packets.has("oif") else None
+    changes = diff(before, after, given, by=("verdict", "egress", "nat"), assume=assume)
+    if changes:
+        raise AssertionError(f"reordering changed fates: {changes}")
+    return ("no packet of any header has another verdict, egress or NAT (fastpath diff), and all "
+            f"{len(packets)} packets given have the fate they had")
 
 
 class _Search:

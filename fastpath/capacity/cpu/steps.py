@@ -23,12 +23,16 @@ Backend = Literal["legacy", "nft"]
 Weights = tuple[tuple[str, float], ...]
 """Parameters with their weights."""
 
-HEADER = frozenset({"src", "dst", "in", "out", "proto", "frag", "iface", "iface+", "address", "address&", "port",
-                    "ports", "flags", "mark&"})
+HEADER = frozenset({"src", "dst", "in", "out", "proto", "frag", "iface", "iface+", "address", "address&",
+                    "address/24", "address/16", "address/8", "port", "ports", "flags", "mark&"})
 """Names of tests that are no call of a match module."""
 
 NATIVE = ("tcp", "udp", "mark", "limit")
 """Matches that iptables-nft 1.8.9 writes as expressions of nftables."""
+
+WHOLE_BYTES = {0xFFFFFFFF: "", 0xFFFFFF00: "/24", 0xFFFF0000: "/16", 0xFF000000: "/8"}
+"""Masks of whole bytes: iptables-nft compares just these bytes, for any other mask it applies it first. Three bytes are
+no load that nftables has a short way for."""
 
 VERDICTS = frozenset({"ACCEPT", "DROP"})
 
@@ -62,6 +66,12 @@ class Plan:
     steps: tuple[Step, ...]
     matched: Weights
     bytes: int
+
+    @property
+    def shape(self) -> tuple[Weights, ...]:
+        """What two rules have in common that the processor takes for the same: a rule of another shape than the one
+        before costs ``switch``, for branches that were predicted wrong."""
+        return tuple(step.fail for step in self.steps)
 
 
 def plan_of(rule: Rule, host: Host, backend: Backend, *, user_chain: bool = False) -> Plan:
@@ -167,16 +177,11 @@ def _expressions(rule: Rule, host: Host) -> Iterator[Step]:
         if side is not None:
             assert isinstance(side.value, Network)
             if side.value.mask or side.negated:
-                yield _both(name, None, "address" if _whole_bytes(side.value.mask) else "address&")
+                yield _both(name, None, f"address{WHOLE_BYTES.get(side.value.mask, '&')}")
     if rule.fragment is not None:
         yield _both("frag", None, "frag")
     for match in rule.matches:
         yield from _nft_match(match, host)
-
-
-def _whole_bytes(mask: int) -> bool:
-    """A prefix of whole bytes is compared as it is, any other mask is applied first."""
-    return mask in (0xFF000000, 0xFFFF0000, 0xFFFFFF00, 0xFFFFFFFF)
 
 
 def _nft_match(match: Match, host: Host) -> Iterator[Step]:

@@ -26,7 +26,7 @@ from fastpath.compiler.lower import Context, assumed_condition, header_condition
 from fastpath.compiler.program import Act, Block, Op, Stage
 from fastpath.compiler.stages import stages_of_host
 from fastpath.compiler.tables import BASE_NUMBER, Compiled, compile_stages
-from fastpath.engine.runner import CHUNK, COLUMNS_OF, Runner
+from fastpath.engine.runner import AS_GIVEN, CHUNK, COLUMNS_OF, Runner
 from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
@@ -57,10 +57,13 @@ class CostBuilder(Builder):
         """One chain, a few ops for each rule."""
         ops: list[Op] = []
         numbers = self.numbers.setdefault(f"{name}:{table}:{chain.name}", [])
+        before: Plan | None = None
         for number, rule in enumerate(chain.rules, 1):
             ref = self.refs[table, chain.name, number]
             plan = self.plan(table, rule, ref)
             conditions = dict(header_conditions(rule, context))
+            switch = self.costs.switch_ns if before is not None and before.shape != plan.shape else 0.0
+            before = plan
             steps = list(plan.steps) or [Step("", None, (), ())]
             for place, step in enumerate(steps):
                 last = place == len(steps) - 1
@@ -69,9 +72,10 @@ class CostBuilder(Builder):
                     ops.append(self.rule_op(table, rule, ref, condition, context, name, blocks))
                 else:
                     ops.append(Op(condition, ref=ref))
+                extra = switch if place == 0 else 0.0
                 numbers.append((len(steps) - 1 - place, (
-                    self.costs.ns(step.fail),
-                    self.costs.ns(step.pass_) + (self.costs.ns(plan.matched) if last else 0.0),
+                    self.costs.ns(step.fail) + extra,
+                    self.costs.ns(step.pass_) + (self.costs.ns(plan.matched) if last else 0.0) + extra,
                     float(plan.bytes) if place == 0 else 0.0,
                 )))
         return Block(
@@ -218,6 +222,9 @@ def _run(
         with ThreadPoolExecutor(workers) as pool:
             parts = list(pool.map(work, chunks))
     totals = [sum((part[i] for part in parts), np.zeros(rules)) for i in range(3)]
+    if compiled.given_oif:
+        as_given = np.flatnonzero(columns["oif"] == AS_GIVEN)
+        columns["oif"][as_given] = packets.column("oif")[as_given]
     rule_bytes = np.zeros(rules)
     for ref, plan in builder.plans.items():
         rule_bytes[ref] = plan.bytes

@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fastpath.capacity.cpu.model import CostModel
 from fastpath.capacity.cpu.steps import Backend, table_bytes
 from fastpath.capacity.growth.result import Crossing, Knee, SweepResult, SweepRow
-from fastpath.docker.topology import Topology
 from fastpath.errors import FastpathError
 from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
@@ -29,7 +28,15 @@ from fastpath.packets.batch import PacketBatch
 if TYPE_CHECKING:
     from fastpath.docker.version import EngineLike
 
-Made = Host | Topology
+
+class Plan(Protocol):
+    """What an engine can make a host of; a Topology is one."""
+
+    def host(self, engine: EngineLike) -> Host:
+        """The host."""
+
+
+Made = Host | Plan
 Traffic = int | PacketBatch | Callable[[Host], PacketBatch]
 Progress = Callable[[int, int], None]
 """Called with (hosts done, hosts in all)."""
@@ -42,7 +49,7 @@ STRAIGHT = 0.02
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Work:
     """What every worker needs; set before workers are forked."""
 
     make_host: Callable[[Any], Made]
@@ -53,7 +60,7 @@ class _Plan:
     seed: int
 
 
-_plan: _Plan | None = None
+_plan: _Work | None = None
 
 
 def sweep(
@@ -72,7 +79,8 @@ def sweep(
         [('27', 1), ('27', 2), ('27', 4), ('29', 1), ('29', 2), ('29', 4)]
 
     Args:
-        make_host: a size -> a Topology, or a Host where there are no engines.
+        make_host: a size -> a Topology (or another object with ``host(engine)``), or a Host where there are no
+            engines.
         values: the sizes.
         traffic: packets to evaluate: how many of the usual mix to make up for each host, the packets themselves, or a
             function of the host.
@@ -98,7 +106,7 @@ def sweep(
     started = time.perf_counter()
     names = list(engines) or [""]
     tasks = [(engine, size) for size in reversed(sizes) for engine in names]  # the largest first
-    _plan = _Plan(make_host, traffic, backend, calibration, compile, seed)
+    _plan = _Work(make_host, traffic, backend, calibration, compile, seed)
     rows: list[SweepRow] = []
     try:
         for row in _run(tasks, processes or os.cpu_count() or 1):
@@ -148,15 +156,15 @@ def one(engine: EngineLike, size: Any) -> SweepRow:
     assert plan is not None
     started = time.perf_counter()
     made = plan.make_host(size)
-    if isinstance(made, Topology):
-        if not engine:
-            raise FastpathError("make_host gives a topology: name the engines to make hosts with, such as "
-                                "engines=['28', '29']")
-        host = made.host(engine)
-    elif engine:
-        raise FastpathError("make_host gives a host, which no engine can change: give a topology, or no engines")
-    else:
+    if isinstance(made, Host):
+        if engine:
+            raise FastpathError("make_host gives a host, which no engine can change: give a topology, or no engines")
         host = made
+    elif engine:
+        host = made.host(engine)
+    else:
+        raise FastpathError("make_host gives a topology: name the engines to make hosts with, such as "
+                            "engines=['28', '29']")
     if isinstance(plan.traffic, int):
         packets = synth.packets(host, plan.traffic, seed=plan.seed)
     else:

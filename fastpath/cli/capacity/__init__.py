@@ -9,6 +9,7 @@ from fastpath.cli.capacity.conntrack import conntrack
 from fastpath.cli.capacity.cost import cost
 from fastpath.cli.capacity.report import report
 from fastpath.cli.capacity.snat import snat
+from fastpath.cli.capacity.sweep import sweep
 
 app = typer.Typer(
     name="capacity",
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 
 app.command("cost")(cost)
+app.command("sweep")(sweep)
 app.command("calibrate")(calibrate)
 app.command("conntrack")(conntrack)
 app.command("snat")(snat)

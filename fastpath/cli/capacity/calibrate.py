@@ -57,6 +57,7 @@ def _show(found: Calibration, full: bool) -> None:
                               ("nat", costs.nat), ("rules", costs.rules)):
             words = [f"{key} {ns:.3g}" for key, ns in figures.items()]
             typer.echo(f"  {what}: {', '.join(words)}")
+        typer.echo(f"  another shape than the rule before: {costs.switch_ns:.2g}")
         typer.echo(f"  memory: {costs.line_ns:.2g} for each 64 bytes of rules beyond {costs.cache_bytes >> 10} KiB, "
                    f"{costs.deep_ns:.2g} more beyond {costs.deep_bytes >> 10} KiB")
         if costs.fit is not None:

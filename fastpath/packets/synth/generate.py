@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,6 +53,24 @@ def packets(host: Host, n: int, seed: int = 0, profile: str = "traffic") -> Pack
     Raises:
         PacketError: an unknown profile, a negative number, or an IPv6 host.
     """
+    return next(stream(host, n, seed, profile, rows=max(n, 1)))
+
+
+def stream(
+    host: Host, n: int, seed: int = 0, profile: str = "traffic", rows: int = 1 << 20
+) -> Iterator[PacketBatch]:
+    """The packets of :func:`packets`, in batches of `rows` (a multiple of 16,384 unless it is `n` or more).
+
+    Raises:
+        PacketError: as :func:`packets`.
+    """
+    source = _maker(host, n, seed, profile)
+    if rows < n and rows % BLOCK:
+        raise PacketError(f"batches of {rows} packets: a multiple of {BLOCK} is needed")
+    return _batches(source, n, seed, rows)
+
+
+def _maker(host: Host, n: int, seed: int, profile: str) -> Profile:
     maker = PROFILES.get(profile)
     if maker is None:
         raise PacketError(f"unknown profile {profile!r}; the profiles are {', '.join(PROFILES)}")
@@ -59,15 +78,20 @@ def packets(host: Host, n: int, seed: int = 0, profile: str = "traffic") -> Pack
         raise PacketError(f"the number of packets {n} and the seed {seed} must not be negative")
     if host.ruleset.family != 4:
         raise PacketError("packets can be made for IPv4 hosts only")
-    source = maker(host, seed)
-    out: dict[str, Array] = {name: np.empty(n, COLUMNS[name].dtype) for name in source.columns}
-    spare: dict[str, Array] = {name: np.empty(BLOCK, values.dtype) for name, values in out.items()}
-    for block, start in enumerate(range(0, n, BLOCK)):
-        bits = Bits(seed, source.stream, block)
-        if start + BLOCK <= n:
-            source.fill(bits, {name: values[start:start + BLOCK] for name, values in out.items()})
-        else:
-            source.fill(bits, spare)
-            for name, values in out.items():
-                values[start:] = spare[name][:n - start]
-    return PacketBatch(n, out, {}, source.interfaces)
+    return maker(host, seed)
+
+
+def _batches(source: Profile, n: int, seed: int, rows: int) -> Iterator[PacketBatch]:
+    spare: dict[str, Array] = {name: np.empty(BLOCK, COLUMNS[name].dtype) for name in source.columns}
+    for first in range(0, max(n, 1), rows):
+        size = min(rows, n - first)
+        out: dict[str, Array] = {name: np.empty(size, values.dtype) for name, values in spare.items()}
+        for start in range(0, size, BLOCK):
+            bits = Bits(seed, source.stream, (first + start) // BLOCK)
+            if start + BLOCK <= size:
+                source.fill(bits, {name: values[start:start + BLOCK] for name, values in out.items()})
+            else:
+                source.fill(bits, spare)
+                for name, values in out.items():
+                    values[start:] = spare[name][:size - start]
+        yield PacketBatch(size, out, {}, source.interfaces)

@@ -1,0 +1,49 @@
+"""Which structure finds what each stage does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fastpath.compiler import crossproduct
+from fastpath.compiler.classes import Partition
+from fastpath.compiler.config import Config
+from fastpath.compiler.crossproduct import CrossProduct
+from fastpath.compiler.fields import Field
+from fastpath.compiler.machine import Machine
+from fastpath.compiler.program import Op, Stage
+from fastpath.compiler.segments import Segment, reduced
+from fastpath.compiler.sizes import TooLargeError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a stage is to be looked up.
+
+    Attributes:
+        stage: the stage as it is.
+        machine: the stage with its segments replaced.
+        segments: what was replaced.
+    """
+
+    stage: Stage
+    machine: Machine
+    segments: list[Segment]
+
+
+def plan(stages: Sequence[Stage], partitions: Mapping[Field, Partition], config: Config) -> list[Plan]:
+    """One plan for each stage."""
+    def build(ops: Sequence[Op]) -> CrossProduct | None:
+        try:
+            return crossproduct.build(ops, partitions)
+        except TooLargeError:
+            return None
+
+    plans: list[Plan] = []
+    number = 0
+    for stage in stages:
+        short, segments = (stage, []) if stage.linear or config.linear else reduced(stage, number, build)
+        number += len(segments)
+        plans.append(Plan(stage, Machine(short), segments))
+    return plans

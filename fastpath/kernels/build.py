@@ -1,0 +1,389 @@
+"""Loops of the compiler that numpy cannot take: finding equal rows, and the rows of cross products.
+
+Called while tables are built, never for packets. Hashes only find candidates: rows are compared before they are called
+equal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastpath.kernels._jit import kernel
+
+MIX = 0x9E3779B97F4A7C15
+
+
+@kernel
+def unique_rows(rows: Any, ids: Any, first: Any) -> Any:
+    """Numbers equal rows of a uint64 matrix alike, in order of appearance -> how many different ones there are.
+
+    ``ids[i]`` becomes the number of row i, ``first[number]`` the first row that has it.
+    """
+    n, width = rows.shape
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    table = np.full(size, -1, np.int64)
+    mask = np.uint64(size - 1)
+    count = 0
+    for i in range(n):
+        h = np.uint64(0)
+        for w in range(width):
+            h = (h ^ rows[i, w]) * np.uint64(MIX)
+            h ^= h >> np.uint64(29)
+        at = h & mask
+        while True:
+            other = table[at]
+            if other < 0:
+                table[at] = count
+                first[count] = i
+                ids[i] = count
+                count += 1
+                break
+            same = True
+            j = first[other]
+            for w in range(width):
+                if rows[i, w] != rows[j, w]:
+                    same = False
+                    break
+            if same:
+                ids[i] = other
+                break
+            at = (at + np.uint64(1)) & mask
+    return count
+
+
+@kernel
+def unique_pairs(a: Any, b: Any, ids: Any, first_a: Any, first_b: Any, limit: Any) -> Any:
+    """Numbers the rows ``a[i] & b[j]`` of two uint64 matrices: ``ids[i, j]``, with one (i, j) for each number.
+
+    Returns:
+        How many different ones there are, or -1 where more than `limit`.
+    """
+    width = a.shape[1]
+    size = 16
+    while size < 2 * limit + 2:
+        size *= 2
+    table = np.full(size, -1, np.int64)
+    mask = np.uint64(size - 1)
+    count = 0
+    for i in range(a.shape[0]):
+        for j in range(b.shape[0]):
+            h = np.uint64(0)
+            for w in range(width):
+                h = (h ^ (a[i, w] & b[j, w])) * np.uint64(MIX)
+                h ^= h >> np.uint64(29)
+            at = h & mask
+            while True:
+                other = table[at]
+                if other < 0:
+                    if count >= limit:
+                        return -1
+                    table[at] = count
+                    first_a[count], first_b[count] = i, j
+                    ids[i, j] = count
+                    count += 1
+                    break
+                same = True
+                x, y = first_a[other], first_b[other]
+                for w in range(width):
+                    if a[i, w] & b[j, w] != a[x, w] & b[y, w]:
+                        same = False
+                        break
+                if same:
+                    ids[i, j] = other
+                    break
+                at = (at + np.uint64(1)) & mask
+    return count
+
+
+@kernel
+def _grown(array: Any, need: Any) -> Any:
+    if need <= len(array):
+        return array
+    larger = np.empty(max(2 * len(array), need), array.dtype)
+    larger[:len(array)] = array
+    return larger
+
+
+@kernel
+def cross_rows(
+    row_start: Any, row_boxes: Any, low: Any, high: Any, condition: Any, op: Any, always: Any, width: Any,
+    max_work: Any, max_pieces: Any,
+) -> Any:
+    """The rows of a cross product as runs of columns with the same list of boxes.
+
+    Row r holds the boxes ``row_boxes[row_start[r]:row_start[r + 1]]`` in ascending order; box x spans the columns
+    ``low[x]`` to ``high[x]`` of `width`. A list has each condition once, and nothing behind a condition that `always`
+    holds.
+
+    Returns:
+        (first run of every row, first column of every run, list of every run, start of every list, boxes of the
+        lists); empty arrays where it takes more than `max_work` steps or `max_pieces` runs.
+    """
+    rows = len(row_start) - 1
+    starts = np.zeros(rows + 1, np.int64)
+    columns = np.empty(1024, np.uint32)
+    lists = np.empty(1024, np.uint32)
+    list_start = np.zeros(1024, np.int64)
+    list_box = np.empty(4096, np.int64)
+    pieces, count, filled = 0, 0, 0
+    size = 1 << 12
+    table = np.full(size, -1, np.int64)
+    hashes = np.empty(1024, np.uint64)
+    seen = np.full(len(always), -1, np.int64)
+    stamp = 0
+    work = 0
+    none = (np.zeros(0, np.int64), columns[:0], lists[:0], list_start[:0], list_box[:0])
+    for r in range(rows):
+        a, b = row_start[r], row_start[r + 1]
+        cuts = np.empty(2 * (b - a) + 1, np.int64)
+        cuts[0] = 0
+        used = 1
+        for x in range(a, b):
+            box = row_boxes[x]
+            if low[box] > 0:
+                cuts[used] = low[box]
+                used += 1
+            if high[box] + 1 < width:
+                cuts[used] = high[box] + 1
+                used += 1
+        cuts = np.sort(cuts[:used])
+        before = -1
+        previous = np.int64(-1)
+        for c in range(used):
+            column = cuts[c]
+            if column == before:
+                continue
+            before = column
+            stamp += 1
+            filled_here = filled
+            work += b - a + 4
+            h = np.uint64(1)
+            for x in range(a, b):
+                box = row_boxes[x]
+                if low[box] <= column <= high[box] and seen[condition[box]] != stamp:
+                    seen[condition[box]] = stamp
+                    if filled_here >= len(list_box):
+                        list_box = _grown(list_box, filled_here + 1)
+                    list_box[filled_here] = box
+                    filled_here += 1
+                    h = (h ^ np.uint64(op[box] * len(always) + condition[box])) * np.uint64(MIX)
+                    h ^= h >> np.uint64(29)
+                    if always[condition[box]]:
+                        break
+            if work > max_work or pieces >= max_pieces:
+                return none
+            at = h & np.uint64(size - 1)
+            found = np.int64(-1)
+            while table[at] >= 0:
+                other = table[at]
+                start = list_start[other]
+                length = list_start[other + 1] - start
+                if hashes[other] == h and length == filled_here - filled:
+                    same = True
+                    for x in range(length):
+                        p, q = list_box[start + x], list_box[filled + x]
+                        if op[p] != op[q] or condition[p] != condition[q]:
+                            same = False
+                            break
+                    if same:
+                        found = other
+                        break
+                at = (at + np.uint64(1)) & np.uint64(size - 1)
+            if found < 0:
+                found = np.int64(count)
+                table[at] = count
+                if count + 2 > len(list_start):
+                    list_start = _grown(list_start, count + 2)
+                if count + 1 > len(hashes):
+                    hashes = _grown(hashes, count + 1)
+                hashes[count] = h
+                filled = filled_here
+                count += 1
+                list_start[count] = filled
+                if 2 * count > size:
+                    size *= 4
+                    table = np.full(size, -1, np.int64)
+                    for i in range(count):
+                        at = hashes[i] & np.uint64(size - 1)
+                        while table[at] >= 0:
+                            at = (at + np.uint64(1)) & np.uint64(size - 1)
+                        table[at] = i
+            if found == previous:
+                continue
+            previous = found
+            if pieces + 1 > len(columns):
+                columns = _grown(columns, pieces + 1)
+                lists = _grown(lists, pieces + 1)
+            columns[pieces] = column
+            lists[pieces] = found
+            pieces += 1
+        starts[r + 1] = pieces
+    return (
+        starts, columns[:pieces].copy(), lists[:pieces].copy(), list_start[:count + 1].copy(), list_box[:filled].copy(),
+    )
+
+
+@kernel
+def first_holding(list_start: Any, condition: Any, op: Any, holds: Any, miss: Any, found: Any) -> None:
+    """``found[i, c]`` = op of list i's first entry whose condition holds for class c (`holds`), else `miss`."""
+    classes = holds.shape[1]
+    for i in range(len(list_start) - 1):
+        for c in range(classes):
+            found[i, c] = miss
+        for x in range(list_start[i + 1] - 1, list_start[i] - 1, -1):
+            row = condition[x]
+            for c in range(classes):
+                if holds[row, c]:
+                    found[i, c] = op[x]
+
+
+@kernel
+def unique_runs(start: Any, values: Any, ids: Any, first: Any) -> Any:
+    """Numbers equal runs ``values[start[i]:start[i + 1]]`` alike -> how many different ones there are."""
+    n = len(start) - 1
+    size = 16
+    while size < 2 * n + 2:
+        size *= 2
+    table = np.full(size, -1, np.int64)
+    count = 0
+    for i in range(n):
+        h = np.uint64(start[i + 1] - start[i])
+        for x in range(start[i], start[i + 1]):
+            h = (h ^ np.uint64(values[x])) * np.uint64(MIX)
+            h ^= h >> np.uint64(29)
+        at = h & np.uint64(size - 1)
+        while True:
+            other = table[at]
+            if other < 0:
+                table[at] = count
+                first[count] = i
+                ids[i] = count
+                count += 1
+                break
+            j = first[other]
+            same = start[j + 1] - start[j] == start[i + 1] - start[i]
+            if same:
+                for x in range(start[i + 1] - start[i]):
+                    if values[start[j] + x] != values[start[i] + x]:
+                        same = False
+                        break
+            if same:
+                ids[i] = other
+                break
+            at = (at + np.uint64(1)) & np.uint64(size - 1)
+    return count
+
+
+@kernel
+def fill_dense(starts: Any, columns: Any, lists: Any, cells: Any) -> None:
+    """Runs of columns -> a row of cells each."""
+    width = cells.shape[1]
+    for r in range(cells.shape[0]):
+        for x in range(starts[r], starts[r + 1]):
+            end = columns[x + 1] if x + 1 < starts[r + 1] else width
+            for c in range(columns[x], end):
+                cells[r, c] = lists[x]
+
+
+@kernel
+def _is_knot(page: Any) -> Any:
+    changes = 0
+    for i in range(1, 256):
+        changes += page[i] != page[i - 1]
+    return changes <= 4
+
+
+@kernel
+def _put(words: Any, used: Any, page: Any, knotted: Any) -> Any:
+    """Writes a page, or the knot that stands for it, behind the words in use -> how many are in use then."""
+    if not knotted:
+        words[used:used + 256] = page
+        return used + 256
+    changes = np.full(4, 0x7FFF, np.uint32)
+    count = 0
+    words[used + 2] = page[0]
+    for i in range(1, 256):
+        if page[i] != page[i - 1]:
+            changes[count] = i
+            count += 1
+            words[used + 2 + count] = page[i]
+    for i in range(count, 4):
+        words[used + 3 + i] = page[255]
+    words[used] = changes[0] | changes[1] << np.uint32(16)
+    words[used + 1] = changes[2] | changes[3] << np.uint32(16)
+    return used + 7
+
+
+@kernel
+def address_map(starts: Any, classes: Any, compact: Any) -> Any:
+    """Classes of all 32-bit values as a table of the high 16 bits, with pages for the two bytes below where needed.
+
+    A word with bit 31 set is the offset of a page of 256 words, for the next byte; one without is the offset of a
+    single word, whatever the byte. Behind two such steps the word is the class. With `compact`, a word may have bit 30
+    set instead: it is the offset of a *knot*, which stands for a page with at most four changes: two words with the
+    bytes at which the page's words change, 16 bits each (0x7FFF for none), and the five words before, between and
+    behind them.
+
+    Args:
+        starts: first value of every interval, ascending, from 0; int64.
+        classes: class of every interval; int64.
+        compact: 1 for knots.
+    """
+    paged, knot = np.uint32(1 << 31), np.uint32(1 << 30)
+    words = np.empty(1 << 17, np.uint32)
+    used = 1 << 16
+    page, inner = np.empty(256, np.uint32), np.empty(256, np.uint32)
+    top_class = 0
+    for x in range(len(classes)):
+        top_class = max(top_class, classes[x])
+    single = np.full(top_class + 1, -1, np.int64)  # word that holds a class
+    double = np.full(top_class + 1, -1, np.int64)  # word that holds the offset of that word
+    x = 0
+    last = len(starts)
+    for high in range(1 << 16):
+        low = high << 16
+        while x + 1 < last and starts[x + 1] <= low:
+            x += 1
+        if x + 1 == last or starts[x + 1] >= low + (1 << 16):
+            c = classes[x]
+            if double[c] < 0:
+                words = _grown(words, used + 2)
+                if single[c] < 0:
+                    single[c] = used
+                    words[used] = c
+                    used += 1
+                double[c] = used
+                words[used] = single[c]
+                used += 1
+            words[high] = double[c]
+            continue
+        for middle in range(256):
+            low = high << 16 | middle << 8
+            while x + 1 < last and starts[x + 1] <= low:
+                x += 1
+            if x + 1 == last or starts[x + 1] >= low + 256:
+                c = classes[x]
+                if single[c] < 0:
+                    words = _grown(words, used + 1)
+                    single[c] = used
+                    words[used] = c
+                    used += 1
+                page[middle] = single[c]
+                continue
+            for byte in range(256):
+                while x + 1 < last and starts[x + 1] <= low + byte:
+                    x += 1
+                inner[byte] = classes[x]
+            words = _grown(words, used + 256)
+            knotted = compact and _is_knot(inner)
+            page[middle] = np.uint32(used) | (knot if knotted else paged)
+            used = _put(words, used, inner, knotted)
+        words = _grown(words, used + 256)
+        knotted = compact and _is_knot(page)
+        words[high] = np.uint32(used) | (knot if knotted else paged)
+        used = _put(words, used, page, knotted)
+    return words[:used].copy()
