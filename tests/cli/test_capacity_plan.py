@@ -23,7 +23,8 @@ pytestmark = pytest.mark.cli
 COMPOSE, TRAFFIC = Path("data/docker/shop.yaml"), Path("data/docker/shop-traffic.yaml")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-component-update", "--disable-background-networking", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND")
+         "--disable-component-update", "--disable-background-networking", "--disable-sync",
+         "--host-resolver-rules=MAP * ~NOTFOUND")
 
 
 @pytest.fixture(scope="module")
