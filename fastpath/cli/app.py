@@ -16,6 +16,7 @@ from fastpath.cli.policy import test
 from fastpath.cli.query import query
 from fastpath.cli.trace import trace
 from fastpath.cli.verify import verify
+from fastpath.cli.warmup import warmup
 
 app = typer.Typer(
     name="fastpath",
@@ -58,5 +59,6 @@ app.command("query")(query)
 app.command("lint")(lint)
 app.command("test")(test)
 app.command("verify")(verify)
+app.command("warmup")(warmup)
 app.add_typer(docker)
 app.add_typer(capacity)

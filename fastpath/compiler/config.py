@@ -1,23 +1,48 @@
-"""Size limits of a compilation."""
+"""How stages are looked up, and size limits of a compilation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from fastpath.errors import CompileError
+
+Structure: TypeAlias = Literal["cross-product", "diagram", "linear"]
+STRUCTURES: tuple[Structure, ...] = ("cross-product", "diagram", "linear")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How large the tables of one stage may become before a linear walk takes the stage over.
+    """How large the tables of a host may become, and which structures are taken.
 
     Attributes:
+        structure: ``cross-product``, ``diagram`` or ``linear`` for that structure wherever it can stand, None for what
+            is estimated to be fastest. ``linear`` is always possible; a stage that cannot have the structure asked
+            for, or not within the limits, is linear.
         max_words: 32-bit words of one stage's decision diagram.
         max_work: steps that may be taken to build it, one for each node and distinct class of its level, and one for
             each term that a node keeps; a second or two of compilation for a million.
         max_product: values of the product that small fields are merged into.
-        linear: walk every stage linearly: slow and small, for tests.
+        shortest_segment: rules of one chain in a row, each of which ends the walk through it, from which on they are
+            looked up by a cross product of their own.
+
+    Raises:
+        CompileError: no such structure.
     """
 
+    structure: Structure | None = None
     max_words: int = 4_000_000
     max_work: int = 4_000_000
     max_product: int = 1 << 14
-    linear: bool = False
+    shortest_segment: int = 64
+
+    def __post_init__(self) -> None:
+        if self.structure is not None and self.structure not in STRUCTURES:
+            raise CompileError(f"there is no structure {self.structure!r}: say one of {', '.join(STRUCTURES)}")
+
+    @property
+    def shortest(self) -> int | None:
+        """Rules of the shortest segment, None where none may be taken."""
+        if self.structure in ("diagram", "linear"):
+            return None
+        return 1 if self.structure == "cross-product" else self.shortest_segment

@@ -36,6 +36,7 @@ class InterfaceTable:
     known: int
     prefixes: tuple[str, ...]
     _ids: dict[str, int] = field(default_factory=dict, compare=False)
+    _found: dict[tuple[str, bool], Values] = field(default_factory=dict, compare=False)
 
     @classmethod
     def build(cls, names: Iterable[str], patterns: Iterable[str]) -> InterfaceTable:
@@ -55,8 +56,10 @@ class InterfaceTable:
         best = max((p for p in self.prefixes if name.startswith(p)), key=len, default=None)
         return len(self.names) - 1 if best is None else self.known + self.prefixes.index(best)
 
-    def matching(self, pattern: str) -> Values:
-        """The ids whose names a pattern matches."""
-        if not pattern.endswith("+") and pattern in self._ids:
-            return Values.single(self._ids[pattern])
-        return Values.single(*(i for i, name in enumerate(self.names) if matches(pattern, name)))
+    def matching(self, pattern: str, negated: bool = False) -> Values:
+        """The ids whose names a pattern matches, or does not."""
+        found = self._found.get((pattern, negated))
+        if found is None:
+            ids = (i for i, name in enumerate(self.names) if matches(pattern, name) != negated)
+            found = self._found[pattern, negated] = Values.single(*ids)
+        return found

@@ -443,9 +443,7 @@ def _interface(name: str, pattern: str, negated: bool, context: Context) -> Cond
     """``-i`` or ``-o``; on a host with many bridges thousands of rules ask the same."""
     key = name, pattern, negated
     if key not in context.asked:
-        ids = context.interfaces.matching(pattern)
-        if negated:
-            ids = ids.complement(BASES["iif"]).intersect(Values.of([(0, len(context.interfaces.names) - 1)]))
+        ids = context.interfaces.matching(pattern, negated)
         context.asked[key] = (context.iif_in if name == "in" else context.oif)(ids)
     return context.asked[key]
 

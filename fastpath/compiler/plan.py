@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,8 @@ from fastpath.compiler.config import Config
 from fastpath.compiler.crossproduct import CrossProduct
 from fastpath.compiler.fields import Field
 from fastpath.compiler.machine import Machine
-from fastpath.compiler.program import Op, Stage
-from fastpath.compiler.segments import Segment, reduced
+from fastpath.compiler.program import Stage
+from fastpath.compiler.segments import Run, Segment, reduced, runs
 from fastpath.compiler.sizes import TooLargeError
 
 
@@ -34,16 +35,15 @@ class Plan:
 
 def plan(stages: Sequence[Stage], partitions: Mapping[Field, Partition], config: Config) -> list[Plan]:
     """One plan for each stage."""
-    def build(ops: Sequence[Op]) -> CrossProduct | None:
-        try:
-            return crossproduct.build(ops, partitions)
-        except TooLargeError:
-            return None
-
     plans: list[Plan] = []
     number = 0
     for stage in stages:
-        short, segments = (stage, []) if stage.linear or config.linear else reduced(stage, number, build)
+        taken: dict[Run, CrossProduct] = {}
+        if config.shortest is not None and not stage.linear:
+            for run in runs(stage, config.shortest):
+                with contextlib.suppress(TooLargeError):
+                    taken[run] = crossproduct.build(stage.blocks[run.block].ops[run.start:run.end], partitions)
+        short, segments = reduced(stage, number, taken)
         number += len(segments)
         plans.append(Plan(stage, Machine(short), segments))
     return plans

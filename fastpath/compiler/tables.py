@@ -62,6 +62,7 @@ from fastpath.kernels.layout import (
     LINEAR,
     M_COLUMNS,
     O_COLUMNS,
+    O_OIF,
     Q_COLUMNS,
     Q_END,
     Q_OIF,
@@ -125,7 +126,7 @@ class Compiled:
     Attributes:
         arrays: the kernel's arrays, by their name in ``kernels.layout.Tables``.
         stages: names of the stages, in the kernel's order.
-        structures: ``diagram`` or ``linear`` for each stage.
+        structures: ``cross-product``, ``diagram`` or ``linear`` for each stage.
         interfaces: id -> interface name (``InterfaceTable.names``), with ``known`` real ones and wildcard prefixes.
         extras: names of the callers' boolean columns that are read, in the kernel's order.
         columns: names of the packet columns that the kernel reads.
@@ -156,6 +157,11 @@ class Compiled:
         records = self.arrays["records"]
         return LINEAR not in self.arrays["stages"][:, S_KIND] and not bool(
             ((records[:, codes.R_EFFECTS] > 0) & (records[:, codes.R_FAST] == 0)).any())
+
+    @cached_property
+    def egress(self) -> tuple[int, ...]:
+        """Ids of the interfaces that packets may be said to leave through; 0 and negative ones stand for none."""
+        return tuple(sorted({*self.arrays["records"][:, codes.R_OIF].tolist(), *self.arrays["ops"][:, O_OIF].tolist()}))
 
     @property
     def nbytes(self) -> int:
@@ -552,7 +558,8 @@ def compile_stages(
         for base in MUTATES.get(e.code, ())
     )
     for_diagrams = [
-        p.machine for p in plans if not (p.stage.linear or config.linear) and len(p.machine.terms) <= MOST_TERMS
+        p.machine for p in plans
+        if not (p.stage.linear or config.structure == "linear") and len(p.machine.terms) <= MOST_TERMS
     ]
     used: dict[Field, int] = {}
     for machine in for_diagrams:
@@ -579,10 +586,10 @@ def compile_stages(
         row = [0] * S_COLUMNS
         built = None
         machine = planned.machine
-        if not (machine.stage.linear or config.linear) and len(machine.terms) <= MOST_TERMS:
+        if not (machine.stage.linear or config.structure == "linear") and len(machine.terms) <= MOST_TERMS:
             built = _diagram(machine, merged, partitions, slots, config, progress)
         if built is not None:
-            structures.append("cross product" if planned.segments else "diagram")
+            structures.append("cross-product" if planned.segments else "diagram")
             row[S_LEVEL], row[S_LEVELS] = len(packer.levels), len(built.levels)
             packer.levels.extend(built.levels)
             row[S_ROWS], row[S_ROOT] = packer.rows_size, built.root
@@ -712,7 +719,7 @@ def _finish(
     params = [
         interfaces.id(LOCAL), local, need, int(packer.conntrack_loose),
         slots.get(Field("dst"), 0), slots.get(Field("dport"), 0),
-        sum(1 << BASE_NUMBER[base] for base in changing | {"touched", "notrack", "oif"}),
+        sum(1 << BASE_NUMBER[b] for b in changing | {"touched", "notrack", *(() if builder.given_oif else ("oif",))}),
         sum(1 << i for i, name in enumerate(KEPT) if name in written),
     ]
 

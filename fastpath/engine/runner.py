@@ -15,8 +15,6 @@ import numpy.typing as npt
 from fastpath.compiler.interfaces import InterfaceTable
 from fastpath.compiler.tables import BASE_NUMBER, KEPT, Compiled
 from fastpath.errors import PacketError
-from fastpath.kernels.codes import R_OIF
-from fastpath.kernels.layout import O_OIF
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import PACKET_COLUMNS, RESULT_COLUMNS
 
@@ -82,8 +80,7 @@ class Runner:
         )
         codes = {name: i for i, name in enumerate(interfaces)}
         self.ids = _read_only(np.array([0, *(table.id(name) for name in packets.interfaces)], np.uint32))
-        used = np.union1d(compiled.arrays["records"][:, R_OIF], compiled.arrays["ops"][:, O_OIF])
-        for i in used.tolist():
+        for i in compiled.egress:
             if 0 < i < compiled.known and compiled.interfaces[i] not in codes:
                 codes[compiled.interfaces[i]] = len(interfaces)
                 interfaces.append(compiled.interfaces[i])

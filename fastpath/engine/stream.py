@@ -1,19 +1,17 @@
-"""Evaluation of more packets than memory holds: piece by piece, reading ahead and writing behind.
+"""Evaluation of more packets than memory holds: piece by piece, and written behind.
 
-Three things run at once: a thread makes the next piece, the pool of threads evaluates one, a thread writes the one
-before. Hence four pieces and their results are in memory at most, whatever their number: with all columns and addresses
-as text some 400 bytes a packet, so 400 MB for pieces of a million.
+A piece is read and evaluated while a thread writes the one before. Hence three pieces at most are in memory, whatever
+the number of packets: with all columns, and addresses read and written as text, up to 300 bytes a packet each, so some
+900 MB for pieces of a million; 500 MB with addresses as numbers.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from fastpath.errors import PacketError
 from fastpath.packets.result import COLUMNS, Result, wanted_columns
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from fastpath.packets.batch import PacketBatch
     from fastpath.packets.pieces import Piece
 
-T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
 
@@ -100,7 +97,7 @@ class Stream:
         writer.write(nothing, self.engine.evaluate(nothing, columns=self.columns, counters=self.counters))
 
     def _evaluated(self) -> Iterator[tuple[Piece, Result]]:
-        for piece in ahead(self._pieces):
+        for piece in self._pieces:
             start = time.perf_counter()
             try:
                 result = self.engine.evaluate(
@@ -112,41 +109,3 @@ class Stream:
             if self.progress is not None:
                 self.progress(self.totals.packets, self.expected or 0)
             yield piece, result
-
-
-def ahead(source: Iterator[T]) -> Iterator[T]:
-    """The same items, the next one made by a thread while the caller works on one."""
-    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(1)
-    stop = threading.Event()
-
-    def put(item: T | None, error: BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put((item, error), timeout=0.1)
-                return True
-            except queue.Full:
-                pass
-        return False
-
-    def make() -> None:
-        try:
-            for item in source:
-                if not put(item, None):
-                    return
-            put(None, None)
-        except BaseException as error:  # noqa: BLE001 (raised again on the caller's side)
-            put(None, error)
-
-    worker = threading.Thread(target=make, name="fastpath-reader", daemon=True)
-    worker.start()
-    try:
-        while True:
-            item, error = ready.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-    finally:
-        stop.set()
-        worker.join()

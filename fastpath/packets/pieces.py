@@ -135,7 +135,7 @@ def _parquet(path: Path, rows: int, family: int) -> Iterator[Piece]:
 
     try:
         file = parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
-        if file.num_row_groups == 0:
+        if file.metadata.num_rows == 0:
             yield Piece(packets_from_table(file.schema_arrow.empty_table(), family), path)
     except (PacketError, OSError, pa.ArrowException) as error:
         raise PacketError(f"{path}: {error}") from None

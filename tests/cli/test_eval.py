@@ -79,6 +79,38 @@ def test_printed_summary_names_verdicts_and_rules(fastpath, host, packets):
     assert "5 packets in" in done.stdout
 
 
+def test_folders_and_columns(fastpath, host, packets, tmp_path):
+    """A folder in, a folder out, two result columns, no packets beside them."""
+    import pyarrow.parquet as pq
+
+    days = tmp_path / "days"
+    days.mkdir()
+    for name in ("a.csv", "b.csv"):
+        (days / name).write_text(PACKETS)
+    words = ["eval", "--host", host, "--packets", days, "--columns", "verdict,rule", "--results-only", "--json"]
+    done = fastpath(*words, "--out", tmp_path / "fates")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["packets"] == 10 and summary["columns"] == ["verdict", "rule"]
+    assert summary["verdicts"]["REJECT"] == 2 and "ended_at" not in summary and "nat_choices" not in summary
+    table = pq.read_table(tmp_path / "fates" / "b.parquet")
+    assert table.column_names == ["verdict", "rule"] and len(table) == 5
+    again = fastpath(*words, "--out", tmp_path / "fates")
+    assert again.returncode == 2 and "results go into an empty or new one" in again.stderr
+    one = fastpath("eval", "--host", host, "--packets", tmp_path / "fates", "--columns", "verdict")
+    assert one.returncode == 2 and "a.parquet: " in one.stderr  # results alone are no packets
+    printed = fastpath("eval", "--host", host, "--packets", days, "--columns", "verdict,oiff")
+    assert printed.returncode == 2 and "unknown result column 'oiff'" in printed.stderr
+    printed = fastpath("eval", "--host", host, "--packets", days, "--columns", "verdict")
+    assert printed.returncode == 0 and "REJECT" in printed.stdout and "10 packets in" in printed.stdout
+
+
+def test_warmup_says_where_the_kernels_are(fastpath):
+    done = fastpath("warmup")
+    assert done.returncode == 0, done.stderr
+    assert "kernels ready after" in done.stdout and "kernels-" in done.stdout
+
+
 def test_made_up_packets_are_the_same_again(fastpath, host):
     words = ["eval", "--host", host, "--synth", "traffic", "-n", "2k", "--seed", "7", "--json"]
     first, second = (json.loads(fastpath(*words).stdout) for _ in range(2))

@@ -325,10 +325,10 @@ def nested(depth: int) -> Host:
 def test_chains_nested_deeply() -> None:
     host = nested(240)
     packets = batch({}, {"proto": "udp"})
-    for config in (Config(), Config(linear=True)):
+    for config in (Config(), Config(structure="linear")):
         check_equal(compile_host(host, config=config).evaluate(packets), evaluate(host, packets))
     with pytest.raises(CompileError, match="nest deeper"):
-        compile_host(nested(300), config=Config(linear=True))
+        compile_host(nested(300), config=Config(structure="linear"))
 
 
 # ------------------------------------------------------------------------------------------------- single chains
@@ -371,7 +371,7 @@ def test_counters_are_the_sum_over_packets() -> None:
 
 @pytest.mark.parametrize("linear", [False, True])
 def test_bytes_follow_the_length_column(linear: bool) -> None:
-    engine = compile_host(PLAIN, config=Config(linear=linear))
+    engine = compile_host(PLAIN, config=Config(structure="linear" if linear else None))
     one = engine.evaluate(batch(*[{"dport": 80}] * 3))
     assert np.array_equal(one.rule_bytes, one.rule_packets * 60)
     constant = PacketBatch.from_columns({**ARRIVING, "length": 1500}, 4)
@@ -398,7 +398,7 @@ def test_attributes() -> None:
     assert 0 < engine.compile_seconds < 600
     assert engine.nbytes >= sum(a.nbytes for a in engine.routed.arrays.values())  # type: ignore[union-attr]
     assert set(engine.structures.values()) == {"diagram"}
-    assert set(compile_host(PLAIN, config=Config(linear=True)).structures.values()) == {"linear"}
+    assert set(compile_host(PLAIN, config=Config(structure="linear")).structures.values()) == {"linear"}
 
 
 def test_a_budget_that_is_too_small_leads_to_linear_stages_with_the_same_answers() -> None:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.kernels
 
 DATA = Path(__file__).parents[2] / "data" / "hosts"
 COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
-LINEAR = Config(linear=True)
+LINEAR = Config(structure="linear")
 LIMIT = "-m limit --limit 5/min"
 
 

@@ -44,7 +44,7 @@ def named(host: Host, config: Config | None = None, **change: Any) -> tuple[str,
     return rule_name(host, found.rule), found.hook.name
 
 
-BOTH = [pytest.param(None, id="diagram"), pytest.param(Config(linear=True), id="linear")]
+BOTH = [pytest.param(None, id="diagram"), pytest.param(Config(structure="linear"), id="linear")]
 both_structures = pytest.mark.parametrize("config", BOTH)
 
 
@@ -280,5 +280,5 @@ def test_drawn_hosts_full_of_undecided_rules(seed: int) -> None:
     drawn.rules = "\n".join(spoilt) + "\n"
     host = drawn.host()
     found = check_agreement(host, edge_packets(host, 60, seed))
-    check_agreement(host, edge_packets(host, 60, seed), Config(linear=True))
+    check_agreement(host, edge_packets(host, 60, seed), Config(structure="linear"))
     assert len(found) == 60

@@ -170,7 +170,7 @@ def walk(
     builder = CostBuilder(host, dict(assume or {}), given, backend, costs)
     stages = stages_of_host(builder)
     try:
-        compiled = compile_stages(builder, stages, Config(linear=True))
+        compiled = compile_stages(builder, stages, Config(structure="linear"))
     except RecursionError:
         raise CompileError("chains nest too deeply to be walked: some hundred jumps at most") from None
     numbers, skips = builder.arrays(stages)
