@@ -17,7 +17,7 @@ PROBE = """
 import sys
 from fastpath.cli import main
 code = main(sys.argv[1:])
-heavy = sorted({name.split(".")[0] for name in sys.modules} & {"numba", "llvmlite", "pyarrow", "pandas"})
+heavy = sorted({name.split(".")[0] for name in sys.modules} & {"numba", "llvmlite", "pyarrow", "pandas", "altair", "vl_convert"})
 print("code", code, "heavy", *heavy, file=sys.stderr)
 """
 
@@ -29,6 +29,8 @@ print("code", code, "heavy", *heavy, file=sys.stderr)
         ["--version"],
         ["eval", "--help"],
         ["trace", "--help"],
+        ["capacity", "report", "--help"],
+        ["capacity", "conntrack", "--rate", "tcp=500,30"],
         ["diff", "--help"],
         ["check", "{host}"],
         ["trace", "--host", "{host}", "--in", "eth0", "--src", "198.51.100.7", "--dst", "10.0.2.15", "--dport", "8080"],
