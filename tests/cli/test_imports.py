@@ -17,7 +17,8 @@ PROBE = """
 import sys
 from fastpath.cli import main
 code = main(sys.argv[1:])
-heavy = sorted({name.split(".")[0] for name in sys.modules} & {"numba", "llvmlite", "pyarrow", "pandas", "altair", "vl_convert"})
+found = {name.split(".")[0] for name in sys.modules}
+heavy = sorted(found & {"numba", "llvmlite", "pyarrow", "pandas", "altair", "vl_convert"})
 print("code", code, "heavy", *heavy, file=sys.stderr)
 """
 
