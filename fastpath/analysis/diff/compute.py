@@ -30,6 +30,9 @@ from fastpath.symbolic.regions import Splitter, regions
 ASPECTS = ("verdict", "egress", "nat", "rule")
 """What can be compared. Egress and NAT count of packets that get through."""
 
+SPLITTING = 400_000
+"""Steps of work in which all sets of a comparison are split into few regions: some seconds at most."""
+
 MOST_REGIONS = 40
 """Regions beyond which packets whose fates differ in egress or NAT only are shown together."""
 
@@ -204,7 +207,7 @@ class Comparison:
         """Regions with the same verdicts on either side. What else is compared is told apart as far as that leaves few
         enough to read: rules never, egress and NAT if they are no more than ``MOST_REGIONS``."""
         levels = [tuple(a for a in kept if a in self.aspects) for kept in (("egress", "nat"), ("egress",), ())]
-        splitter = Splitter(self.space)
+        splitter = Splitter(self.space, SPLITTING)
         for kept in dict.fromkeys(levels):
             grouped: dict[tuple[tuple[object, ...], tuple[object, ...]], list[int]] = defaultdict(list)
             for (ours, theirs), here in self.pairs.items():
