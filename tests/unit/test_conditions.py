@@ -196,6 +196,10 @@ def test_damaged_docker_files(tmp_path):
     (tmp_path / "networks.json").write_text(json.dumps({"a": 1}))
     with pytest.raises(fp.HostError, match="array of objects"):
         Names.of(fp.Host.load(tmp_path))
+    for odd in ([{"Name": "x", "IPAM": "none"}], [{"Name": "x", "IPAM": {"Config": [7]}}], [{"Labels": ["a"]}]):
+        (tmp_path / "networks.json").write_text(json.dumps(odd))
+        with pytest.raises(fp.HostError, match="docker inspect"):
+            Names.of(fp.Host.load(tmp_path))
 
 
 def _by_hand(condition: Condition, packet: fp.Packet) -> bool:
