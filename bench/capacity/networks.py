@@ -8,7 +8,7 @@ from __future__ import annotations
 from bench.capacity.common import ENGINES, arguments, chart, crossing, filter_ns, forwarded, says, table
 from fastpath.capacity.growth.shapes import networks
 
-SIZES = (1, 5, 10, 20, 30, 40, 60, 80, 100, 130, 160, 200, 250, 300)
+SIZES = (5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 450, 600)
 BUDGET = 5000.0
 
 

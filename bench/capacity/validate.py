@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import fastpath as fp
+from bench.capacity.common import chart
 from fastpath.capacity.cpu.calibrate import calibrate
 from fastpath.capacity.cpu.evaluate import cost
 from fastpath.capacity.cpu.meter import Meter
@@ -221,7 +222,12 @@ def main() -> None:
     cases = compare(model, 0.02 if given.quick else 0.05)
     print(paragraph(cases))
     if given.out:
-        (given.out / "validate.json").write_text(json.dumps([asdict(c) | {"error": c.error} for c in cases], indent=1))
+        rows = [asdict(c) | {"error": c.error} for c in cases]
+        (given.out / "validate.json").write_text(json.dumps(rows, indent=1))
+        chart(given.out / "validate.png", [
+            {"rules examined": c.walked, "ns a packet": ns, "": f"{c.backend} {what}"} for c in cases
+            for what, ns in (("measured", c.measured), ("predicted", c.predicted))],
+            "rules examined", "ns a packet", "", "predicted and measured by the kernel", log=True)
 
 
 if __name__ == "__main__":

@@ -7,24 +7,21 @@ with the rewritten ones, by an engine that lacks the rules of the first half. Wh
 way is put into the result.
 
 Invariants: every column, counter and rule id equals what ``reference/flows.py`` finds connection by connection.
-Whatever two halves cannot show (see :class:`_Limits`) is walked by it instead, slowly: nothing is guessed. So are a few
-connections on a host that is not compiled yet.
+Whatever two halves cannot show (``Limits`` in ``flow_engines.py``) is walked by it instead, slowly: nothing is guessed.
+So are a few connections on a host that is not compiled yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastpath.analysis.flow_engines import FlowEngines, Limits, Part
 from fastpath.analysis.flow_result import COLUMNS, FlowLeg, FlowResult, as_batch
-from fastpath.engine import Engine
-from fastpath.engine import compile as compile_host
-from fastpath.engine.undecided import may_end_undecided
 from fastpath.errors import PacketError
 from fastpath.host.fib import Fib
 from fastpath.host.model import Host
@@ -44,15 +41,15 @@ from fastpath.reference.flows import (
     on_link,
     walk_flow,
 )
-from fastpath.ruleset.model import Chain, Rule, Ruleset, Table
+
+if TYPE_CHECKING:
+    from fastpath.engine import Engine
 
 Array = npt.NDArray[Any]
 _SRC_NAT, _DST_NAT = 16, 32
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8
-FEW = 100
+FEW = 1000
 """Connections up to which walking them one by one takes less time than compiling the host."""
-_HALVED = ("raw", "mangle")
-"""Tables that a packet meets before nat."""
 
 
 def evaluate_flows(
@@ -83,127 +80,7 @@ def evaluate_flows(
     if packets.family != 4 or host.ruleset.family != 4:
         raise PacketError("connections are evaluated for IPv4 only")
     engines = engine if isinstance(engine, FlowEngines) else FlowEngines(host, engine, assume)
-    return _Evaluation(engines, packets, threads).run(one_by_one=engine is None and len(packets) <= FEW)
-
-
-# ---------------------------------------------------------------------------------------------- halves of the way
-
-
-class _Limits:
-    """What two halves cannot show of a host's rules, because no result column holds it.
-
-    Attributes:
-        every: no connection can be done in batches: rules set connection marks, or exempt packets from tracking.
-        halved: no packet can be halved: rules of the first half change the type of service or TTL.
-        translated: no connection with NAT can be done: rules ask for tuples that a rewritten packet does not show.
-        local: none of the host's own packets can be halved: OUTPUT's rules behind nat look at the egress interface of
-            the first look-up.
-    """
-
-    def __init__(self, ruleset: Ruleset) -> None:
-        targets = {(t.name, r.target.name) for t in ruleset.tables for c in t.chains for r in c.rules if r.target}
-        notrack = any(r.target is not None and (r.target.name == "NOTRACK" or (
-            r.target.name == "CT" and r.target.get("notrack") is not None))
-            for t in ruleset.tables for c in t.chains for r in c.rules)
-        options = {o.name for t in ruleset.tables for c in t.chains for r in c.rules for m in r.matches
-                   if m.module == "conntrack" for o in m.options}
-        names = {name for _, name in targets}
-        self.every = notrack or bool(names & {"CONNMARK", "CONNSECMARK"})
-        self.halved = bool({name for table, name in targets if table in _HALVED}
-                           & {"TOS", "DSCP", "ECN", "TTL", "HL", "TPROXY"})
-        self.translated = bool(options & {
-            "ctorigsrc", "ctorigsrcport", "ctreplsrc", "ctrepldst", "ctreplsrcport", "ctrepldstport"})
-        self.local = any(rule.out_interface is not None or _reads_egress(rule) for table in ("filter", "security")
-                         for rule in _reachable(ruleset.table(table), "OUTPUT"))
-
-
-def _reads_egress(rule: Rule) -> bool:
-    return any(m.module == "physdev" or (m.module == "addrtype" and m.get("limit-iface-out") is not None) or
-               m.module == "set" for m in rule.matches)
-
-
-def _reachable(table: Table | None, start: str) -> Iterable[Rule]:
-    """The rules that a walk from a builtin chain can come to."""
-    pending, seen = [start], set()
-    while table is not None and pending:
-        name = pending.pop()
-        chain = table.chain(name)
-        if chain is None or name in seen:
-            continue
-        seen.add(name)
-        yield from chain.rules
-        pending += [rule.target.name for rule in chain.rules if rule.target is not None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """An engine of a part of the rules, and its rule ids (and -1 behind them) as those of the whole."""
-
-    engine: Engine
-    ids: Array
-
-    @property
-    def unsure(self) -> bool:
-        """Whether some packet may end undecided."""
-        ways = [way for way in (self.engine.routed, self.engine.given) if way is not None]
-        return any(may_end_undecided(way) for way in ways)
-
-
-class FlowEngines:
-    """What evaluating connections of one host takes, compiled when it is first needed and kept: the whole way, and for
-    the hook where destinations are rewritten what is before it and what is not. :func:`evaluate_flows` takes it as its
-    `engine`, to be asked more than once.
-
-    Args:
-        host: rules and surroundings.
-        engine: the compiled host, where there is one already; its assumptions are then these.
-        assume: as :func:`fastpath.compile` takes it.
-    """
-
-    def __init__(
-        self, host: Host, engine: Engine | None = None, assume: Mapping[str | int, str] | None = None
-    ) -> None:
-        self.host = host
-        if assume is None and engine is not None:
-            assume = engine.assume
-        self.assume = dict(assume or {})
-        self.refs = host.ruleset.refs()
-        self._ids = {(r.table, r.chain, r.number): r.id for r in self.refs}
-        self._whole = engine
-        self._halves: dict[Hook, tuple[_Part, _Part] | None] = {}
-
-    @cached_property
-    def whole(self) -> _Part:
-        engine = self._whole or compile_host(self.host, assume=self.assume)
-        return _Part(engine, np.append(np.arange(len(self.refs)), -1))
-
-    def halves(self, hook: Hook) -> tuple[_Part, _Part] | None:
-        """Before nat at `hook`, and from there on; None where nothing that matters stands before it."""
-        if hook not in self._halves:
-            chains = [chain for name in _HALVED if (table := self.host.ruleset.table(name)) is not None
-                      if (chain := table.chain(hook.name)) is not None]
-            plain = all(not chain.rules and chain.policy != "DROP" for chain in chains)
-            self._halves[hook] = None if plain else (self._part(hook, before=True), self._part(hook, before=False))
-        return self._halves[hook]
-
-    def _part(self, hook: Hook, *, before: bool) -> _Part:
-        def kept(table: Table, chain: Chain) -> bool:
-            early = table.name in _HALVED and chain.name == hook.name
-            return chain.policy is None or early == before
-
-        tables = tuple(
-            replace(table, chains=tuple(chain for chain in table.chains if kept(table, chain)))
-            for table in self.host.ruleset.tables if not before or table.name in _HALVED)
-        part = self.host.with_ruleset(replace(self.host.ruleset, tables=tables))
-        refs = part.ruleset.refs()
-        ids = [self._ids[r.table, r.chain, r.number] for r in refs]
-        back = {whole: mine for mine, whole in enumerate(ids)}
-        assume = {key if isinstance(key, str) else back.get(key, -1): how for key, how in self.assume.items()}
-        assume.pop(-1, None)
-        return _Part(compile_host(part, assume=assume), np.array([*ids, -1], np.int64))
-
-
-# ---------------------------------------------------------------------------------------------- evaluation
+    return _Evaluation(engines, packets, threads).run(one_by_one=not engines.ready and len(packets) <= FEW)
 
 
 class _Evaluation:
@@ -216,7 +93,7 @@ class _Evaluation:
         self.threads = threads
         self.engines = engines
         self.refs = self.engines.refs
-        self.limits = _Limits(host.ruleset)
+        self.limits = Limits(host.ruleset)
         self.tracking = conntrack.in_use(host.ruleset)
         self.names: list[str] = list(dict.fromkeys((*packets.interfaces, LOCAL, *(i.name for i in host.interfaces))))
         n = len(packets)
@@ -364,7 +241,7 @@ class _Evaluation:
 
     # ------------------------------------------------------------------------------------------ one kind of packet
 
-    def _evaluate(self, part: _Part, packets: PacketBatch) -> dict[str, Array]:
+    def _evaluate(self, part: Part, packets: PacketBatch) -> dict[str, Array]:
         """Result columns with the whole's rule ids and this evaluation's interface codes, and the counters."""
         result = part.engine.evaluate(packets, threads=self.threads)
         for name in result.interfaces:

@@ -66,6 +66,7 @@ from fastpath.kernels.layout import (
     Q_OIF,
     Q_RULE,
     Q_WALKED,
+    S_EFFECTS,
     S_KIND,
     S_LEAVES,
     S_LEVEL,
@@ -324,7 +325,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
             if of_hook:
                 for j in range(count):
                     hooks[begin + np.uint64(here[j])] = here_short[np.uint64(words[j]), Q_END] >> 8 & 255
-            if ending and silent:
+            if ending and (silent or stages[s, S_EFFECTS] == 0):
                 continue
             affected: Any = 0
             for j in range(count):

@@ -16,10 +16,11 @@ import pytest
 
 import fastpath as fp
 from fastpath import netns
+from fastpath.capacity.cpu import calibrate
 from fastpath.capacity.cpu.calibrate import chain, router
 from fastpath.capacity.cpu.meter import Meter
-from fastpath.capacity.cpu.model import BASE, TRACK, BackendCosts
-from fastpath.capacity.cpu.patterns import PACKET, PATTERNS
+from fastpath.capacity.cpu.model import BASE, TRACK, BackendCosts, CostModel
+from fastpath.capacity.cpu.patterns import MIXES, PACKET, PATTERNS
 from fastpath.capacity.cpu.steps import table_bytes
 from fastpath.capacity.cpu.walk import walk
 from fastpath.errors import UnavailableError
@@ -121,7 +122,7 @@ def test_a_meter_times_every_way(backend: netns.Backend) -> None:
             meter.read(router({"filter": ["-A FORWARD -m set --match-set nothere src -j DROP"]}), packets, backend)
 
 
-def test_every_pattern_does_what_it_says(backend: netns.Backend, judge: netns.Judge) -> None:
+def test_every_pattern_does_what_it_says(judge: netns.Judge) -> None:
     """A pattern's rule matches the packet or does not, as it claims: else the fit would explain something else. A limit
     lets the first packet pass."""
     missing = 0
@@ -129,9 +130,33 @@ def test_every_pattern_does_what_it_says(backend: netns.Backend, judge: netns.Ju
         host = chain(pattern, 1)
         ref = next(r for r in host.ruleset.refs() if r.chain == "FORWARD" and r.number == 1)
         try:
-            found = judge.evaluate(host, PacketBatch.from_packets([Packet.make(**pattern.packet)]), backend)
+            found = judge.evaluate(host, PacketBatch.from_packets([Packet.make(**pattern.packet)]), "nft")
         except UnavailableError:  # this kernel lacks the module, or the ipset's type
             missing += 1
             continue
         assert bool(found.rule_packets[ref.id]) == (pattern.matches or "limit" in pattern.rule), pattern.rule
     assert missing < len(PATTERNS) // 2
+
+
+def test_a_calibration_is_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A calibration of a few patterns: everything the model needs is there, whatever the figures are."""
+    require("nft")
+    require("legacy")
+    few = ("-s 203.0.113.%d/32", "-i xyz%d", "-p tcp -m tcp --dport 2%d", "-m conntrack --ctstate INVALID", "-j EMPTY",
+           "")
+    monkeypatch.setattr(calibrate, "PATTERNS", [p for p in PATTERNS if p.rule.removesuffix(" -j ACCEPT") in few])
+    monkeypatch.setattr(calibrate, "MIXES", MIXES[:1])
+    monkeypatch.setattr(calibrate, "DEEP_RULES", calibrate.DEEP_RULES[:1])
+    seen: list[tuple[int, int]] = []
+    found = calibrate.calibrate(quick=True, progress=lambda done, total, what: seen.append((done, total)))
+    assert [done for done, _ in seen] == list(range(len(seen)))
+    assert set(found.model.backends) == {"legacy", "nft"} and not found.refused
+    for backend, costs in found.model.backends.items():
+        assert set(costs.base) == set(BASE) and set(costs.track) == set(TRACK)
+        assert set(costs.hook) == {"raw", "mangle", "nat", "filter", "security"}
+        parts = (costs.base, costs.hook, costs.track, costs.nat, costs.rules)
+        assert all(ns >= 0 for part in parts for ns in part.values())
+        assert {"fail:conntrack", "count", "jump", "DNAT", "MASQUERADE", "SNAT", "REDIRECT", "REJECT"} <= {*costs.rules}
+        assert costs.fit is not None and costs.fit.patterns == len(found.observed[backend])
+    found.model.save(tmp_path / "c.json")
+    assert CostModel.load(tmp_path / "c.json").machine == found.model.machine

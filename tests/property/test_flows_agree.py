@@ -11,6 +11,7 @@ import pytest
 
 import fastpath as fp
 from fastpath.analysis import flows as batched
+from fastpath.analysis.flow_engines import FlowEngines
 from fastpath.analysis.flow_result import COLUMNS, FlowResult
 from fastpath.host.model import Host
 from fastpath.packets import PacketBatch
@@ -21,8 +22,15 @@ from tests.strategies import edge_packets, random_drawn
 from tests.topologies import ENGINES, drawn, named_packets
 
 
+def compiled(host: Host) -> FlowEngines:
+    """A host whose connections are done in batches, however few."""
+    engines = FlowEngines(host)
+    assert engines.whole.engine and engines.ready
+    return engines
+
+
 def check(host: Host, packets: PacketBatch, about: object = "") -> FlowResult:
-    found = fp.evaluate_flows(host, packets, engine=batched.FlowEngines(host))
+    found = fp.evaluate_flows(host, packets, engine=compiled(host))
     reference = Reference(host)
     counts = [np.zeros((2, len(found.rules)), np.int64) for _ in Leg]
     places = [{int(row): at for at, row in enumerate(leg.rows)} for leg in found.legs]
@@ -170,14 +178,14 @@ def test_drawn_hosts_reach_every_outcome() -> None:
 
 def test_a_few_connections_need_no_compiled_host() -> None:
     host = host_with("-j LOG")
-    few, compiled = (fp.evaluate_flows(host, connections(), engine=e) for e in (None, batched.FlowEngines(host)))
-    assert all(np.array_equal(getattr(few, name), getattr(compiled, name)) for name in COLUMNS)
-    for one, other in zip(few.legs, compiled.legs, strict=True):
+    few, many = (fp.evaluate_flows(host, connections(), engine=e) for e in (None, compiled(host)))
+    assert all(np.array_equal(getattr(few, name), getattr(many, name)) for name in COLUMNS)
+    for one, other in zip(few.legs, many.legs, strict=True):
         assert np.array_equal(one.rows, other.rows) and not one.result.differences(other.result)
 
 
 def test_most_connections_are_done_in_batches() -> None:
     """Connections are walked one by one only where they must be: the batches are not a way round the question."""
-    evaluation = batched._Evaluation(batched.FlowEngines(without_notrack(host_with("-j LOG"))), connections(), None)
+    evaluation = batched._Evaluation(FlowEngines(without_notrack(host_with("-j LOG"))), connections(), None)
     evaluation.run()
     assert len(evaluation.walked) == 1  # the host's own connection to itself that REDIRECT changes

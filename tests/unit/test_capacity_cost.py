@@ -116,7 +116,9 @@ def test_memory_beyond_the_cache_costs():
 
 @pytest.mark.parametrize(("rule", "backend", "names"), [
     ("-s 1.2.3.4/32 -i eth0 -p tcp -m tcp --dport 80 -j ACCEPT", "legacy", ["src", "in", "proto", ""]),
-    ("-s 1.2.3.4/32 -i eth0 -p tcp -m tcp --sport 1 --dport 80 -j ACCEPT", "nft", ["in", "proto", "src", "", ""]),
+    ("-s 1.2.3.4/32 -i eth0 -p tcp -m tcp --sport 1 --dport 80 -j ACCEPT", "nft", ["in", "proto", "src", ""]),
+    ("-p udp -m udp --sport 1:9 --dport 80 -j ACCEPT", "nft", ["proto", "", ""]),
+    ("-p tcp -m tcp -j ACCEPT", "nft", ["proto", ""]),
     ("-s 0.0.0.0/0 -i + -j ACCEPT", "nft", []),
     ("-p tcp -m tcp --tcp-flags SYN,ACK SYN --dport 80", "nft", ["proto", "", ""]),
 ])

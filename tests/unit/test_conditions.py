@@ -145,6 +145,11 @@ def test_any_text_is_read_or_refused(text):
     assert parse_condition(str(found)) == found
 
 
+def test_public_names():
+    for name in ("assert_blocked", "assert_reaches", "assert_same", "diff", "field", "lint", "parse_condition", "query"):
+        assert name in fp.__all__ and getattr(fp, name) is not None
+
+
 # ------------------------------------------------------------------------------------------------ names and masks
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,6 +171,22 @@ def test_text_arrow_and_page(tmp_path: Path) -> None:
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert data["marks"][0][0] == matrix.mark(0, 0)
     assert data["reasons"][data["why"][3][2]] == matrix.reason(3, 2)
+
+
+def test_the_page_draws_itself(tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no browser is installed")
+    matrix = MATRIX["29"]
+    matrix.to_html(tmp_path / "page.html")
+    words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom",
+             f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path / 'page.html'}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"the browser does not start: {done.stderr[:200]}")
+    cells = re.findall(r"<td class=\"(\w)\"", done.stdout)
+    assert len(cells) == matrix.reach.size
+    assert cells.count("n") == int((matrix.reach == 0).sum())
 
 
 def test_wrong_names_are_told() -> None:

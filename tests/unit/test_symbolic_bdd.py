@@ -8,8 +8,12 @@ import random
 import numpy as np
 import pytest
 
+from fastpath.analysis.diff import diff
 from fastpath.kernels import bdd as kernels
 from fastpath.symbolic.bdd import Store
+from tests.edges import edge_packets
+from tests.symbolic_checks import check_diff
+from tests.unit.reference_host import make_host
 
 pytestmark = pytest.mark.kernels
 
@@ -115,3 +119,22 @@ def test_support_and_reachable():
     assert store.support(f) == {1, 3, 4}
     assert store.reachable(f).tolist() == sorted(set(store.reachable(f).tolist()))
     assert store.support(0) == store.support(1) == frozenset()
+
+
+def test_a_small_host_from_end_to_end():
+    """Fates, a difference and its regions, with whatever runs the kernels."""
+    host = make_host(
+        nat="""-A PREROUTING -d 10.0.2.15 -p tcp -m tcp --dport 8080:8081 -j DNAT --to-destination 172.17.0.2:80
+            -A POSTROUTING -s 172.17.0.0/16 -o eth0 -p tcp -j MASQUERADE --to-ports 1024-2047""",
+        mangle="-A PREROUTING -i eth0 -j CONNMARK --restore-mark --mask 0xf",
+        filter="""-P FORWARD DROP
+            -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT
+            -A FORWARD -m mark --mark 2 -m limit --limit 1/s -j REJECT
+            -A FORWARD -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT""")
+    after = host.edit("iptables -I FORWARD -i eth0 -p tcp --dport 80 -j DROP")
+    found = diff(host, after, where="state == auto and frag == 0 and ttl == 64 and mark == 0")
+    packets = edge_packets(host, 60, 1)
+    asked = found.asked.contains(packets)
+    fates = {(d.before.verdict.name, d.after.verdict.name) for d in found}
+    assert fates == {("FORWARD", "DROP"), ("UNDECIDED", "DROP")}
+    assert check_diff(host, after, packets.take(np.flatnonzero(asked)), found) >= 0

@@ -177,7 +177,7 @@ def classes(host: Host, packets: PacketBatch, walked: Walked, ns: Array) -> tupl
     which = which.reshape(-1)
     found: dict[str, list[Array]] = {}
     for i, (p, s, t, ct, r) in enumerate(distinct.tolist()):
-        name = f"{PATH_WORDS[p]} {words[s] or '?'} -> {words[t] or '?'}"
+        name = f"{PATH_WORDS[p]} {words[s] or '?'}" + (f" -> {words[t]}" if words[t] else "")
         if ct < len(STATE_WORDS):
             name += f" {STATE_WORDS[ct]}"
         if r:

@@ -89,6 +89,7 @@ _FAILS = """
 -p tcp -m tcp --dport 8000:9000 -m mark --mark 0xdead
 -p tcp -m tcp --dport 8080 -m mark --mark 0xdead
 -p tcp -m tcp --sport 40000 --dport 2%d
+-p tcp -m tcp -m mark --mark 0xdead
 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK ACK
 -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m mark --mark 0xdead
 -p tcp -m multiport --dports 2%d

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from fastpath.host.model import Host
-from fastpath.ruleset.model import Masked, Match, Network, PortRange, Rule, SetReference, Target
+from fastpath.ruleset.model import Masked, Match, Network, Option, PortRange, Rule, SetReference, Target
 
 Backend = Literal["legacy", "nft"]
 Weights = tuple[tuple[str, float], ...]
@@ -29,6 +29,9 @@ HEADER = frozenset({"src", "dst", "in", "out", "proto", "frag", "iface", "iface+
 
 NATIVE = ("tcp", "udp", "mark", "limit")
 """Matches that iptables-nft 1.8.9 writes as expressions of nftables."""
+
+NATIVE_OPTIONS = frozenset({"sport", "dport", "tcp-flags"})
+"""Options of tcp and udp that it has expressions for; with any other, and with none, it calls the module."""
 
 WHOLE_BYTES = {0xFFFFFFFF: "", 0xFFFFFF00: "/24", 0xFFFF0000: "/16", 0xFF000000: "/8"}
 """Masks of whole bytes: iptables-nft compares just these bytes, for any other mask it applies it first. Three bytes are
@@ -184,18 +187,21 @@ def _expressions(rule: Rule, host: Host) -> Iterator[Step]:
         yield from _nft_match(match, host)
 
 
+def _one_port(option: Option) -> bool:
+    return isinstance(option.value, PortRange) and option.value.first == option.value.last
+
+
 def _nft_match(match: Match, host: Host) -> Iterator[Step]:
-    if match.module in ("tcp", "udp") and not match.options:
-        yield Step("", match, (), ())
-    elif match.module in ("tcp", "udp") and all(o.name in ("sport", "dport", "tcp-flags") for o in match.options):
-        for name in ("tcp-flags", "sport", "dport"):
-            option = match.get(name)
-            if option is None:
-                continue
-            kind = "flags"
-            if isinstance(option.value, PortRange):
-                kind = "port" if option.value.first == option.value.last else "ports"
-            yield _both("", replace(match, options=(option,)), kind)
+    if match.module in ("tcp", "udp") and match.options and all(o.name in NATIVE_OPTIONS for o in match.options):
+        flags = tuple(o for o in match.options if o.name == "tcp-flags")
+        ports = sorted((o for o in match.options if isinstance(o.value, PortRange)), key=lambda o: o.name != "sport")
+        if flags:
+            yield _both("", replace(match, options=flags), "flags")
+        if len(ports) == 2 and all(map(_one_port, ports)) and ports[0].negated == ports[1].negated:
+            yield _both("", replace(match, options=tuple(ports)), "port")  # both in one comparison of four bytes
+            return
+        for option in ports:
+            yield _both("", replace(match, options=(option,)), "port" if _one_port(option) else "ports")
     elif match.module == "mark":
         option = match.options[0]
         masked = isinstance(option.value, Masked) and option.value.mask != 0xFFFFFFFF

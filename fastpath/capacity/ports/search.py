@@ -24,7 +24,7 @@ fluctuates, a birth-and-death chain as in Erlang's loss formula, which it is whe
 Stated range, checked with ``simulate.py``: the part of connections that get a port is right to 5 % at any load; the
 part that get none is right to 5 % where all ports are looked at (128 or fewer), and elsewhere from 1.2 times as many
 connections as ports. In between it depends on how holding times are spread: where all are equal it is up to 0.03 more
-than said here. The load at which one in a thousand fails is right to 5 %.
+than said here. The load at which one in a thousand fails is right to 5 % where they are spread exponentially.
 """
 
 from __future__ import annotations

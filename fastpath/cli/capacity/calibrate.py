@@ -24,7 +24,7 @@ def calibrate(
     """Measure what rules cost on this machine, in network namespaces of its own, and print the fit and its error.
 
     Needs root or unprivileged user namespaces, iptables, nft and ipset. Nothing of the machine's own network is read or
-    changed. It takes some two minutes (--quick: some 40 seconds); let the machine do nothing else.
+    changed. It takes some two minutes (--quick: about one); let the machine do nothing else.
 
     Examples:
 

@@ -79,7 +79,7 @@ class Reachability:
     """Who reaches what. Rows are sources, columns targets.
 
     Attributes:
-        topology, engine, host: what was evaluated; ``compiled`` is the host compiled.
+        topology, engine, host: what was evaluated; ``engines`` is the host compiled, as far as that was needed.
         sources: containers, the host, the outside.
         targets: ports.
         reach: int8 of shape (sources, targets): 0 no, 1 yes, 2 undecided.
@@ -112,11 +112,10 @@ class Reachability:
     # ------------------------------------------------------------------------------------------- evaluation
 
     def _evaluate(self) -> None:
-        from fastpath.analysis.flows import FlowEngines, evaluate_flows
-        from fastpath.engine import compile as compile_host
+        from fastpath.analysis.flow_engines import FlowEngines
+        from fastpath.analysis.flows import evaluate_flows
 
-        self.compiled = compile_host(self.host)
-        self.engines = engine = FlowEngines(self.host, self.compiled)
+        self.engines = engine = FlowEngines(self.host)
         self._proxied = evaluate_flows(self.host, self._proxy_packets(), engine=engine, threads=self._threads)
         step = max(1, CHUNK // max(1, len(self.targets)))
         for start in range(0, len(self.sources), step):
