@@ -146,7 +146,8 @@ def test_any_text_is_read_or_refused(text):
 
 
 def test_public_names():
-    for name in ("assert_blocked", "assert_reaches", "assert_same", "diff", "field", "lint", "parse_condition", "query"):
+    names = ("assert_blocked", "assert_reaches", "assert_same", "diff", "field", "lint", "parse_condition", "query")
+    for name in names:
         assert name in fp.__all__ and getattr(fp, name) is not None
 
 
