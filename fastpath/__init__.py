@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from fastpath.analysis.explain import explain
     from fastpath.analysis.flows import evaluate_flows
     from fastpath.analysis.lint import lint
+    from fastpath.analysis.query import (
+        assert_blocked,
+        assert_reaches,
+        assert_same,
+        field,
+        parse_condition,
+        query,
+    )
     from fastpath.engine import Config, Engine, compile, load_engine
     from fastpath.errors import (
         AbsentColumnError,
@@ -42,6 +50,9 @@ __version__ = "0.1.0"
 _WHERE = {
     "Diff": "fastpath.analysis.diff", "diff": "fastpath.analysis.diff", "explain": "fastpath.analysis.explain",
     "evaluate_flows": "fastpath.analysis.flows", "lint": "fastpath.analysis.lint", "Config": "fastpath.engine",
+    "assert_blocked": "fastpath.analysis.query", "assert_reaches": "fastpath.analysis.query",
+    "assert_same": "fastpath.analysis.query", "field": "fastpath.analysis.query",
+    "parse_condition": "fastpath.analysis.query", "query": "fastpath.analysis.query",
     "Engine": "fastpath.engine", "compile": "fastpath.engine", "load_engine": "fastpath.engine",
     "AbsentColumnError": "fastpath.errors", "CompileError": "fastpath.errors", "EditError": "fastpath.errors",
     "FastpathError": "fastpath.errors", "HostError": "fastpath.errors", "PacketError": "fastpath.errors",
@@ -60,10 +71,11 @@ _MODULES = {
 
 __all__ = [
     "AbsentColumnError", "CompileError", "Config", "Diff", "EditError", "Engine", "FastpathError", "Flag", "Hook",
-    "Host", "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "QueryError",
-    "Result", "Ruleset", "State", "UnavailableError", "Verdict", "__version__", "capacity", "compile", "diff",
-    "docker", "evaluate_flows", "explain", "lint", "load_engine", "load_ruleset", "load_script", "netns",
-    "parse_ruleset", "read_csv", "read_packets", "read_parquet", "reference", "synth",
+    "Host", "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "QueryError", "Result",
+    "Ruleset", "State", "UnavailableError", "Verdict", "__version__", "assert_blocked", "assert_reaches", "assert_same",
+    "capacity", "compile", "diff", "docker", "evaluate_flows", "explain", "field", "lint", "load_engine",
+    "load_ruleset", "load_script", "netns", "parse_condition", "parse_ruleset", "query", "read_csv", "read_packets",
+    "read_parquet", "reference", "synth",
 ]
 
 

@@ -21,12 +21,12 @@ class Scope(StrEnum):
 
 
 def query(
+    host: Annotated[
+        Path, typer.Option("--host", "-H", help="Capture folder, or one iptables-save file.", show_default=False)
+    ],
     where: Annotated[
         str, typer.Argument(metavar="WHERE", help="Which packets, for instance 'iif == eth0 and dport in {80,443}'.")
     ] = "any",
-    host: Annotated[
-        Path | None, typer.Option("--host", "-H", help="Capture folder, or one iptables-save file.", show_default=False)
-    ] = None,
     want: Annotated[
         str | None,
         typer.Option("--want", "-w", help="What becomes of them, for instance 'reached and post_dport == 5432'; "
@@ -54,8 +54,6 @@ def query(
 
         fastpath query -H data/hosts/docker28-compose 'iif == eth0' --want 'reached and post_dst in network backend'
     """
-    if host is None:
-        raise typer.BadParameter("give a capture folder or an iptables-save file", param_hint="--host / -H")
     assumed = parse_assumptions(assume or [])
 
     from fastpath.analysis.query import parse_condition, query

@@ -145,6 +145,12 @@ def test_any_text_is_read_or_refused(text):
     assert parse_condition(str(found)) == found
 
 
+def test_public_names():
+    names = ("assert_blocked", "assert_reaches", "assert_same", "diff", "field", "lint", "parse_condition", "query")
+    for name in names:
+        assert name in fp.__all__ and getattr(fp, name) is not None
+
+
 # ------------------------------------------------------------------------------------------------ names and masks
 
 
@@ -196,6 +202,10 @@ def test_damaged_docker_files(tmp_path):
     (tmp_path / "networks.json").write_text(json.dumps({"a": 1}))
     with pytest.raises(fp.HostError, match="array of objects"):
         Names.of(fp.Host.load(tmp_path))
+    for odd in ([{"Name": "x", "IPAM": "none"}], [{"Name": "x", "IPAM": {"Config": [7]}}], [{"Labels": ["a"]}]):
+        (tmp_path / "networks.json").write_text(json.dumps(odd))
+        with pytest.raises(fp.HostError, match="docker inspect"):
+            Names.of(fp.Host.load(tmp_path))
 
 
 def _by_hand(condition: Condition, packet: fp.Packet) -> bool:

@@ -130,6 +130,11 @@ def test_every_kind_has_a_case_that_fires_and_a_near_miss():
     assert fires == misses == set(KINDS)
 
 
+def test_every_kind_is_in_the_guide():
+    guide = Path("docs/checking-rules.md").read_text()
+    assert [kind for kind in KINDS if f"`{kind}`" not in guide] == []
+
+
 # ------------------------------------------------------------------------------------------------ what findings say
 
 

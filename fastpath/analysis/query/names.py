@@ -63,11 +63,19 @@ class Names:
         folder = Path(host.source) if host.source else None
         if folder is None or not folder.is_dir():
             return found
+        try:
+            return found._with_files(_objects(folder / "networks.json"), _objects(folder / "containers.json"))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise HostError(f"{folder}: networks.json or containers.json is not what `docker inspect` prints: "
+                            f"{error}") from None
+
+    def _with_files(self, networks_file: list[dict[str, Json]], containers_file: list[dict[str, Json]]) -> Names:
+        """The same with what `docker network inspect` and `docker inspect` tell."""
         networks: dict[str, tuple[Span, ...]] = {}
         containers: dict[str, tuple[Span, ...]] = {}
         bridges: dict[str, str] = {}
         aliases: dict[str, list[str]] = {}
-        for item in _objects(folder / "networks.json"):
+        for item in networks_file:
             name = str(item.get("Name", ""))
             networks[name] = _subnets(item)
             if item.get("Driver") == "bridge":
@@ -77,14 +85,14 @@ class Names:
             short = (item.get("Labels") or {}).get(COMPOSE_NETWORK) or name.partition("_")[2]
             if short and short != name:
                 aliases.setdefault(f"network {short}", []).append(name)
-        for item in _objects(folder / "containers.json"):
+        for item in containers_file:
             name = str(item.get("Name", "")).lstrip("/")
             containers[name] = _addresses(item)
             service = ((item.get("Config") or {}).get("Labels") or {}).get(COMPOSE_SERVICE)
             if service and service != name:
                 aliases.setdefault(f"container {service}", []).append(name)
         kept = {name: tuple(full) for name, full in aliases.items()}
-        return replace(found, networks=networks, containers=containers, bridges=bridges, aliases=kept)
+        return replace(self, networks=networks, containers=containers, bridges=bridges, aliases=kept)
 
     def with_docker(
         self, networks: Mapping[str, Iterable[str]], containers: Mapping[str, Iterable[str]],
