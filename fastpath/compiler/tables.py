@@ -568,6 +568,14 @@ def compile_tables(
         stages = stages_of_chain(builder, table, chain)
     else:
         stages = stages_of_host(builder)
+    return compile_stages(builder, stages, config, progress)
+
+
+def compile_stages(
+    builder: Builder, stages: Sequence[Stage], config: Config, progress: Callable[[str, float], None] | None = None
+) -> Compiled:
+    """Tables of stages that are already cut; stages that are walked linearly keep their order, blocks and ops."""
+    host = builder.host
     wanted: dict[Field, dict[object, None]] = {}
     for stage in stages:
         for block in stage.blocks.values():
