@@ -14,9 +14,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastpath import docker, netns, reference
+    from fastpath import capacity, docker, netns, reference
+    from fastpath.analysis.diff import Diff, diff
     from fastpath.analysis.explain import explain
     from fastpath.analysis.flows import evaluate_flows
+    from fastpath.analysis.lint import lint
+    from fastpath.analysis.query import (
+        assert_blocked,
+        assert_reaches,
+        assert_same,
+        field,
+        parse_condition,
+        query,
+    )
     from fastpath.engine import Config, Engine, compile, load_engine
     from fastpath.errors import (
         AbsentColumnError,
@@ -26,6 +36,7 @@ if TYPE_CHECKING:
         HostError,
         PacketError,
         ParseError,
+        QueryError,
         UnavailableError,
     )
     from fastpath.host.model import Host
@@ -37,29 +48,34 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "explain": "fastpath.analysis.explain", "evaluate_flows": "fastpath.analysis.flows", "Config": "fastpath.engine",
+    "Diff": "fastpath.analysis.diff", "diff": "fastpath.analysis.diff", "explain": "fastpath.analysis.explain",
+    "evaluate_flows": "fastpath.analysis.flows", "lint": "fastpath.analysis.lint", "Config": "fastpath.engine",
+    "assert_blocked": "fastpath.analysis.query", "assert_reaches": "fastpath.analysis.query",
+    "assert_same": "fastpath.analysis.query", "field": "fastpath.analysis.query",
+    "parse_condition": "fastpath.analysis.query", "query": "fastpath.analysis.query",
     "Engine": "fastpath.engine", "compile": "fastpath.engine", "load_engine": "fastpath.engine",
     "AbsentColumnError": "fastpath.errors", "CompileError": "fastpath.errors", "EditError": "fastpath.errors",
     "FastpathError": "fastpath.errors", "HostError": "fastpath.errors", "PacketError": "fastpath.errors",
-    "ParseError": "fastpath.errors", "UnavailableError": "fastpath.errors", "Host": "fastpath.host.model",
-    "Flag": "fastpath.packets", "Hook": "fastpath.packets", "Packet": "fastpath.packets",
-    "PacketBatch": "fastpath.packets", "Result": "fastpath.packets", "State": "fastpath.packets",
-    "Verdict": "fastpath.packets", "read_csv": "fastpath.packets.files", "read_packets": "fastpath.packets.files",
-    "read_parquet": "fastpath.packets.files", "Leg": "fastpath.packets.schema", "Outcome": "fastpath.packets.schema",
-    "Ruleset": "fastpath.ruleset", "load_ruleset": "fastpath.ruleset", "load_script": "fastpath.ruleset",
-    "parse_ruleset": "fastpath.ruleset",
+    "ParseError": "fastpath.errors", "QueryError": "fastpath.errors", "UnavailableError": "fastpath.errors",
+    "Host": "fastpath.host.model", "Flag": "fastpath.packets", "Hook": "fastpath.packets",
+    "Packet": "fastpath.packets", "PacketBatch": "fastpath.packets", "Result": "fastpath.packets",
+    "State": "fastpath.packets", "Verdict": "fastpath.packets", "read_csv": "fastpath.packets.files",
+    "read_packets": "fastpath.packets.files", "read_parquet": "fastpath.packets.files",
+    "Leg": "fastpath.packets.schema", "Outcome": "fastpath.packets.schema", "Ruleset": "fastpath.ruleset",
+    "load_ruleset": "fastpath.ruleset", "load_script": "fastpath.ruleset", "parse_ruleset": "fastpath.ruleset",
 }
 _MODULES = {
-    "docker": "fastpath.docker", "netns": "fastpath.netns", "synth": "fastpath.packets.synth",
-    "reference": "fastpath.reference",
+    "capacity": "fastpath.capacity", "docker": "fastpath.docker", "netns": "fastpath.netns",
+    "synth": "fastpath.packets.synth", "reference": "fastpath.reference",
 }
 
 __all__ = [
-    "AbsentColumnError", "CompileError", "Config", "EditError", "Engine", "FastpathError", "Flag", "Hook", "Host",
-    "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "Result", "Ruleset", "State",
-    "UnavailableError", "Verdict", "__version__", "compile", "docker", "evaluate_flows", "explain", "load_engine",
-    "load_ruleset", "load_script", "netns", "parse_ruleset", "read_csv", "read_packets", "read_parquet", "reference",
-    "synth",
+    "AbsentColumnError", "CompileError", "Config", "Diff", "EditError", "Engine", "FastpathError", "Flag", "Hook",
+    "Host", "HostError", "Leg", "Outcome", "Packet", "PacketBatch", "PacketError", "ParseError", "QueryError", "Result",
+    "Ruleset", "State", "UnavailableError", "Verdict", "__version__", "assert_blocked", "assert_reaches", "assert_same",
+    "capacity", "compile", "diff", "docker", "evaluate_flows", "explain", "field", "lint", "load_engine",
+    "load_ruleset", "load_script", "netns", "parse_condition", "parse_ruleset", "query", "read_csv", "read_packets",
+    "read_parquet", "reference", "synth",
 ]
 
 

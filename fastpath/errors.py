@@ -69,5 +69,9 @@ class CompileError(FastpathError):
     """A host that cannot be compiled, or a saved engine that cannot be loaded."""
 
 
+class QueryError(FastpathError):
+    """A condition or a policy that makes no sense: no such field, value, network, container or interface."""
+
+
 class UnavailableError(FastpathError):
     """Something this machine lacks: rights, namespaces, programs, devices. The message names it."""

@@ -7,23 +7,21 @@ with the rewritten ones, by an engine that lacks the rules of the first half. Wh
 way is put into the result.
 
 Invariants: every column, counter and rule id equals what ``reference/flows.py`` finds connection by connection.
-Whatever two halves cannot show (see :class:`_Limits`) is walked by it instead, slowly: nothing is guessed.
+Whatever two halves cannot show (``Limits`` in ``flow_engines.py``) is walked by it instead, slowly: nothing is guessed.
+So are a few connections on a host that is not compiled yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastpath.analysis.flow_engines import FlowEngines, Limits, Part
 from fastpath.analysis.flow_result import COLUMNS, FlowLeg, FlowResult, as_batch
-from fastpath.engine import Engine
-from fastpath.engine import compile as compile_host
-from fastpath.engine.undecided import may_end_undecided
 from fastpath.errors import PacketError
 from fastpath.host.fib import Fib
 from fastpath.host.model import Host
@@ -43,20 +41,22 @@ from fastpath.reference.flows import (
     on_link,
     walk_flow,
 )
-from fastpath.ruleset.model import Chain, Rule, Ruleset, Table
+
+if TYPE_CHECKING:
+    from fastpath.engine import Engine
 
 Array = npt.NDArray[Any]
 _SRC_NAT, _DST_NAT = 16, 32
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8
-_HALVED = ("raw", "mangle")
-"""Tables that a packet meets before nat."""
+FEW = 1000
+"""Connections up to which walking them one by one takes less time than compiling the host."""
 
 
 def evaluate_flows(
     host: Host,
     flows: Any,
     *,
-    engine: Engine | None = None,
+    engine: Engine | FlowEngines | None = None,
     assume: Mapping[str | int, str] | None = None,
     threads: int | None = None,
 ) -> FlowResult:
@@ -65,7 +65,7 @@ def evaluate_flows(
     Args:
         host: rules and surroundings, IPv4.
         flows: a :class:`PacketBatch` of first packets, or one or several flows as ``Topology.flow`` gives them.
-        engine: the compiled host, where there is one already.
+        engine: the compiled host, where there is one already; a :class:`FlowEngines` keeps what more this takes.
         assume: what to take undecided matches for, as :func:`fastpath.compile` takes it.
         threads: worker threads, by default one for each processor.
 
@@ -79,131 +79,21 @@ def evaluate_flows(
     packets = as_batch(flows)
     if packets.family != 4 or host.ruleset.family != 4:
         raise PacketError("connections are evaluated for IPv4 only")
-    if engine is not None and assume is None:
-        assume = engine.assume
-    return _Evaluation(host, packets, engine, dict(assume or {}), threads).run()
-
-
-# ---------------------------------------------------------------------------------------------- halves of the way
-
-
-class _Limits:
-    """What two halves cannot show of a host's rules, because no result column holds it.
-
-    Attributes:
-        every: no connection can be done in batches: rules set connection marks, or exempt packets from tracking.
-        halved: no packet can be halved: rules of the first half change the type of service or TTL.
-        translated: no connection with NAT can be done: rules ask for tuples that a rewritten packet does not show.
-        local: none of the host's own packets can be halved: OUTPUT's rules behind nat look at the egress interface of
-            the first look-up.
-    """
-
-    def __init__(self, ruleset: Ruleset) -> None:
-        targets = {(t.name, r.target.name) for t in ruleset.tables for c in t.chains for r in c.rules if r.target}
-        notrack = any(r.target is not None and (r.target.name == "NOTRACK" or (
-            r.target.name == "CT" and r.target.get("notrack") is not None))
-            for t in ruleset.tables for c in t.chains for r in c.rules)
-        options = {o.name for t in ruleset.tables for c in t.chains for r in c.rules for m in r.matches
-                   if m.module == "conntrack" for o in m.options}
-        names = {name for _, name in targets}
-        self.every = notrack or bool(names & {"CONNMARK", "CONNSECMARK"})
-        self.halved = bool({name for table, name in targets if table in _HALVED}
-                           & {"TOS", "DSCP", "ECN", "TTL", "HL", "TPROXY"})
-        self.translated = bool(options & {
-            "ctorigsrc", "ctorigsrcport", "ctreplsrc", "ctrepldst", "ctreplsrcport", "ctrepldstport"})
-        self.local = any(rule.out_interface is not None or _reads_egress(rule) for table in ("filter", "security")
-                         for rule in _reachable(ruleset.table(table), "OUTPUT"))
-
-
-def _reads_egress(rule: Rule) -> bool:
-    return any(m.module == "physdev" or (m.module == "addrtype" and m.get("limit-iface-out") is not None) or
-               m.module == "set" for m in rule.matches)
-
-
-def _reachable(table: Table | None, start: str) -> Iterable[Rule]:
-    """The rules that a walk from a builtin chain can come to."""
-    pending, seen = [start], set()
-    while table is not None and pending:
-        name = pending.pop()
-        chain = table.chain(name)
-        if chain is None or name in seen:
-            continue
-        seen.add(name)
-        yield from chain.rules
-        pending += [rule.target.name for rule in chain.rules if rule.target is not None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """An engine of a part of the rules, and its rule ids (and -1 behind them) as those of the whole."""
-
-    engine: Engine
-    ids: Array
-
-    @property
-    def unsure(self) -> bool:
-        """Whether some packet may end undecided."""
-        ways = [way for way in (self.engine.routed, self.engine.given) if way is not None]
-        return any(may_end_undecided(way) for way in ways)
-
-
-class _Engines:
-    """The whole way, and for the hook where destinations are rewritten what is before it and what is not."""
-
-    def __init__(self, host: Host, engine: Engine | None, assume: dict[str | int, str]) -> None:
-        self.host = host
-        self.assume = assume
-        self.refs = host.ruleset.refs()
-        self._ids = {(r.table, r.chain, r.number): r.id for r in self.refs}
-        self._whole = engine
-        self._halves: dict[Hook, tuple[_Part, _Part] | None] = {}
-
-    @cached_property
-    def whole(self) -> _Part:
-        engine = self._whole or compile_host(self.host, assume=self.assume)
-        return _Part(engine, np.append(np.arange(len(self.refs)), -1))
-
-    def halves(self, hook: Hook) -> tuple[_Part, _Part] | None:
-        """Before nat at `hook`, and from there on; None where nothing that matters stands before it."""
-        if hook not in self._halves:
-            chains = [chain for name in _HALVED if (table := self.host.ruleset.table(name)) is not None
-                      if (chain := table.chain(hook.name)) is not None]
-            plain = all(not chain.rules and chain.policy != "DROP" for chain in chains)
-            self._halves[hook] = None if plain else (self._part(hook, before=True), self._part(hook, before=False))
-        return self._halves[hook]
-
-    def _part(self, hook: Hook, *, before: bool) -> _Part:
-        def kept(table: Table, chain: Chain) -> bool:
-            early = table.name in _HALVED and chain.name == hook.name
-            return chain.policy is None or early == before
-
-        tables = tuple(
-            replace(table, chains=tuple(chain for chain in table.chains if kept(table, chain)))
-            for table in self.host.ruleset.tables if not before or table.name in _HALVED)
-        part = self.host.with_ruleset(replace(self.host.ruleset, tables=tables))
-        refs = part.ruleset.refs()
-        ids = [self._ids[r.table, r.chain, r.number] for r in refs]
-        back = {whole: mine for mine, whole in enumerate(ids)}
-        assume = {key if isinstance(key, str) else back.get(key, -1): how for key, how in self.assume.items()}
-        assume.pop(-1, None)
-        return _Part(compile_host(part, assume=assume), np.array([*ids, -1], np.int64))
-
-
-# ---------------------------------------------------------------------------------------------- evaluation
+    engines = engine if isinstance(engine, FlowEngines) else FlowEngines(host, engine, assume)
+    return _Evaluation(engines, packets, threads).run(one_by_one=not engines.ready and len(packets) <= FEW)
 
 
 class _Evaluation:
     """One call of :func:`evaluate_flows`. Interfaces are coded by one list of names throughout."""
 
-    def __init__(self, host: Host, packets: PacketBatch, engine: Engine | None, assume: dict[str | int, str],
-                 threads: int | None) -> None:
-        self.host = host
+    def __init__(self, engines: FlowEngines, packets: PacketBatch, threads: int | None) -> None:
+        self.host = host = engines.host
         self.packets = packets = _without_connection(packets)
-        self.assume = assume
+        self.assume = engines.assume
         self.threads = threads
-        self.engines = _Engines(host, engine, assume)
+        self.engines = engines
         self.refs = self.engines.refs
-        self.limits = _Limits(host.ruleset)
+        self.limits = Limits(host.ruleset)
         self.tracking = conntrack.in_use(host.ruleset)
         self.names: list[str] = list(dict.fromkeys((*packets.interfaces, LOCAL, *(i.name for i in host.interfaces))))
         n = len(packets)
@@ -213,9 +103,9 @@ class _Evaluation:
         self.counts = [np.zeros((2, len(self.refs)), np.int64) for _ in Leg]
         self.walked: list[int] = []
 
-    def run(self) -> FlowResult:
+    def run(self, *, one_by_one: bool = False) -> FlowResult:
         rows = np.arange(len(self.packets))
-        if self.limits.every:
+        if one_by_one or self.limits.every:
             self.walked = rows.tolist()
         else:
             self._connections(rows)
@@ -233,6 +123,8 @@ class _Evaluation:
         slow = (nat != 0) & (local & here | self.limits.translated)
         slow |= self._unfit(local, (nat & _DST_NAT) != 0, got)
         slow |= self._unfit(here, (nat & _SRC_NAT) != 0, got) | here & ((nat & _SRC_NAT) != 0)
+        if self.tracking:
+            slow |= c("state") == State.UNTRACKED  # whose answers open a connection of their own
         slow &= got
         self.walked = rows[slow].tolist()
         if self.walked:
@@ -316,7 +208,7 @@ class _Evaluation:
             "sport": np.where(ports, first["dport"], first["sport"]),
             "dport": np.where(ports, first["sport"], first["dport"]),
             "tcp_flags": np.where(proto == 6, flags, c("tcp_flags")),
-            "icmp_type": kinds[c("icmp_type")],
+            "icmp_type": kinds[c("icmp_type")], "icmp_code": c("icmp_code"),
             "state": np.where(stateful, State.REPLY, State.AUTO),
             "ctstatus": np.where(stateful, _SEEN_REPLY | _CONFIRMED | nat, 0),
             "ctorigdst": np.where(stateful, c("dst"), 0),
@@ -349,7 +241,7 @@ class _Evaluation:
 
     # ------------------------------------------------------------------------------------------ one kind of packet
 
-    def _evaluate(self, part: _Part, packets: PacketBatch) -> dict[str, Array]:
+    def _evaluate(self, part: Part, packets: PacketBatch) -> dict[str, Array]:
         """Result columns with the whole's rule ids and this evaluation's interface codes, and the counters."""
         result = part.engine.evaluate(packets, threads=self.threads)
         for name in result.interfaces:

@@ -8,8 +8,12 @@ import typer
 
 from fastpath.cli.capacity import app as capacity
 from fastpath.cli.check import check
+from fastpath.cli.diff import diff
 from fastpath.cli.docker import app as docker
 from fastpath.cli.evaluate import evaluate
+from fastpath.cli.lint import lint
+from fastpath.cli.policy import test
+from fastpath.cli.query import query
 from fastpath.cli.trace import trace
 from fastpath.cli.verify import verify
 from fastpath.cli.warmup import warmup
@@ -50,6 +54,10 @@ def _options(
 app.command("eval")(evaluate)
 app.command("trace")(trace)
 app.command("check")(check)
+app.command("diff")(diff)
+app.command("query")(query)
+app.command("lint")(lint)
+app.command("test")(test)
 app.command("verify")(verify)
 app.command("warmup")(warmup)
 app.add_typer(docker)

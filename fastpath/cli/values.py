@@ -63,3 +63,16 @@ def parse_icmp_type(text: str) -> tuple[str, str]:
         return str(kind), str(code)
     first, _, second = word.partition("/")
     return first, second or "0"
+
+
+def parse_words(text: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
+    """Words with commas between, each of those that are known.
+
+    Raises:
+        typer.BadParameter: another word, or none.
+    """
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    wrong = [word for word in words if word not in known]
+    if wrong or not words:
+        raise typer.BadParameter(f"{wrong[0] if wrong else text!r} is none of {', '.join(known)}", param_hint=option)
+    return words

@@ -50,7 +50,7 @@ from fastpath.kernels.layout import (
 DENSE = 1 << 24
 """Cells of two keys above which the runs are searched instead."""
 
-DIRECT = 1 << 22
+DIRECT = 1 << 23
 """Cells of lists and rest classes above which the lists are read."""
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from fastpath.compiler.fields import Field, Values
 
 MOST_WORDS = 1 << 20
-"""Words of an address map above which it is made smaller and a little slower."""
+"""Words of an address map above which it is knotted."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def trie_table(found: Partition) -> npt.NDArray[np.uint32]:
 def address_map(found: Partition, *, most: int = MOST_WORDS) -> tuple[npt.NDArray[np.uint32], bool]:
     """Classes of values of 32 bits: a table of the high 16 bits and pages for the two bytes below, uint32.
 
-    A word with bit 31 set is the offset of a page of 256 words, else of a single word, for the next byte. Where that
-    takes more than `most` words, pages that change at few bytes become knots (``kernels.build.address_map``).
+    A word is the offset of a page of 256 words for the next byte. Where that takes more than `most` words, it is made
+    smaller and a little slower (``kernels.build.knotted_map``).
 
     Returns:
         The words, and whether there are knots among them.
@@ -117,6 +117,5 @@ def address_map(found: Partition, *, most: int = MOST_WORDS) -> tuple[npt.NDArra
     from fastpath.kernels import build
 
     starts = np.array(found.starts, np.int64)
-    high, middle = np.unique(starts >> 16), np.unique(starts >> 8)
-    compact = (1 << 16) + 256 * (len(high) + len(middle)) > most
-    return build.address_map(starts, found.class_of, int(compact)), compact
+    words = build.address_map(starts, found.class_of, most)
+    return (words, False) if len(words) else (build.knotted_map(starts, found.class_of), True)

@@ -22,6 +22,7 @@ class Config:
         max_words: 32-bit words of one stage's decision diagram.
         max_work: steps that may be taken to build it, one for each node and distinct class of its level, and one for
             each term that a node keeps; a second or two of compilation for a million.
+        small_words, small_work: a diagram within these limits is taken without a look at anything else.
         max_product: values of the product that small fields are merged into.
         shortest_segment: rules of one chain in a row, each of which ends the walk through it, from which on they are
             looked up by a cross product of their own.
@@ -34,6 +35,8 @@ class Config:
     max_words: int = 4_000_000
     max_work: int = 4_000_000
     max_product: int = 1 << 14
+    small_words: int = 1 << 19
+    small_work: int = 2_000_000
     shortest_segment: int = 64
 
     def __post_init__(self) -> None:

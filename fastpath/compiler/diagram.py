@@ -96,9 +96,12 @@ def build(
     *,
     max_words: int,
     max_work: int,
+    slack: int = 4,
     progress: Callable[[str, float], None] | None = None,
 ) -> Diagram:
     """The diagram of a stage.
+
+    While it is built it may have `slack` times `max_words` words, because equal rows are found at the end.
 
     Raises:
         TooLargeError: it would need more than `max_words` words or `max_work` steps to build.
@@ -155,7 +158,7 @@ def build(
             nodes[depth][mask] = children
             words += width
             work += len(bits[depth].sets)
-            if words > 4 * max_words or work > max_work:
+            if words > slack * max_words or work > max_work:
                 raise TooLargeError
         if progress is not None:
             progress(machine.stage.name, (depth + 1) / len(levels))

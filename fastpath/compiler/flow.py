@@ -93,7 +93,7 @@ def _no_interface(ids: Values) -> Condition:
 
 def _leaving_by(by_destination: Mapping[int, Values], ids: Values) -> Condition:
     """The condition that the destination's way out is one of the ids."""
-    return any_of(*(test("dst", v) for i, v in by_destination.items() if i in ids))
+    return test("dst", Values.of(interval for i, values in by_destination.items() if i in ids for interval in values))
 
 
 def _to_address(code: int, address: int | None, ports: int) -> tuple[Effect, ...]:
@@ -140,6 +140,7 @@ class Builder:
         self.given_oif = given_oif
         self.conntrack = conntrack
         self.routes = RouteMap(host)
+        self.sysctls = {key for key, _ in host.sysctls}
         self.interfaces = interfaces or InterfaceTable.build(*interface_names(host))
         self.address_blocks: dict[tuple[str, str, int], str] = {}
         self.refs: dict[tuple[str, str, int], int] = {}
@@ -407,9 +408,13 @@ class Builder:
 
     def _setting(self, key: str, interface: str) -> int:
         """A sysctl of an interface as the kernel uses it: the larger of its own (or the default's) and of ``all``."""
-        default = self.host.sysctl(f"net.ipv4.conf.default.{key}", 0)
-        own = self.host.sysctl(f"net.ipv4.conf.{interface}.{key}", default)
-        return max(own, self.host.sysctl(f"net.ipv4.conf.all.{key}", 0))
+        default = self._sysctl(f"net.ipv4.conf.default.{key}", 0)
+        own = self._sysctl(f"net.ipv4.conf.{interface}.{key}", default)
+        return max(own, self._sysctl(f"net.ipv4.conf.all.{key}", 0))
+
+    def _sysctl(self, key: str, default: int) -> int:
+        """As ``Host.sysctl``, which looks through all of them."""
+        return self.host.sysctl(key, default) if key in self.sysctls else default
 
     def _iif_where(self, key: str) -> Condition:
         ids = [i for i, name in enumerate(self.interfaces.names) if self._setting(key, name)]
@@ -419,7 +424,7 @@ class Builder:
         everywhere = self.host.sysctl("net.ipv4.ip_forward", 0)
         ids = [
             i for i, name in enumerate(self.interfaces.names)
-            if self.host.sysctl(f"net.ipv4.conf.{name}.forwarding", everywhere)
+            if self._sysctl(f"net.ipv4.conf.{name}.forwarding", everywhere)
         ]
         return test("iif", Values.single(*ids))
 

@@ -7,7 +7,7 @@ knows of chains. Safe direction: a match that cannot be decided from the fields 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastpath.compiler import ipsets
 from fastpath.compiler.fields import (
@@ -65,6 +65,7 @@ class Context:
         looped: it has been looped back through lo.
         alone: the chain is walked by itself, so that packets of either kind come by.
         assume: module name or rule id -> ``match``, ``no-match`` or ``column:NAME``.
+        asked: interface tests lowered so far.
     """
 
     host: Host
@@ -79,6 +80,7 @@ class Context:
     looped: bool
     alone: bool
     assume: Mapping[str | int, str]
+    asked: dict[tuple[str, str, bool], Condition] = field(default_factory=dict, compare=False, repr=False)
 
     def iif_in(self, ids: Values) -> Condition:
         """The condition that the ingress interface is one of `ids`."""
@@ -437,23 +439,41 @@ def _assumed(condition: Condition, how: str | None) -> Condition:
     return any_of(sure, perhaps)
 
 
-def rule_condition(rule: Rule, ref: int, context: Context) -> Condition:
-    """The condition of a whole rule: its builtin tests and all its matches."""
-    parts: list[Condition] = []
+def _interface(name: str, pattern: str, negated: bool, context: Context) -> Condition:
+    """``-i`` or ``-o``; on a host with many bridges thousands of rules ask the same."""
+    key = name, pattern, negated
+    if key not in context.asked:
+        ids = context.interfaces.matching(pattern, negated)
+        context.asked[key] = (context.iif_in if name == "in" else context.oif)(ids)
+    return context.asked[key]
+
+
+def header_conditions(rule: Rule, context: Context) -> list[tuple[str, Condition]]:
+    """The builtin tests that a rule has, by name, in legacy iptables' order (``ip_packet_match()``): ``src``, ``dst``,
+    ``in``, ``out``, ``proto``, ``frag``."""
+    parts: list[tuple[str, Condition]] = []
     for base, side in (("src", rule.source), ("dst", rule.destination)):
         if side is not None:
             assert isinstance(side.value, Network)
-            parts.append(_maybe_not(address_in(base, side.value), side.negated))
-    for where, side in ((context.iif_in, rule.in_interface), (context.oif, rule.out_interface)):
+            parts.append((base, _maybe_not(address_in(base, side.value), side.negated)))
+    for name, side in (("in", rule.in_interface), ("out", rule.out_interface)):
         if side is not None:
-            parts.append(where(context.interfaces.matching(str(side.value), side.negated)))
+            parts.append((name, _interface(name, str(side.value), side.negated, context)))
     if rule.protocol is not None and (rule.protocol.value or rule.protocol.negated):
-        parts.append(_maybe_not(equals("proto", _number(rule.protocol.value)), rule.protocol.negated))
+        parts.append(("proto", _maybe_not(equals("proto", _number(rule.protocol.value)), rule.protocol.negated)))
     if rule.fragment is not None:
         later = FALSE if context.whole else equals("frag", 2)
-        parts.append(_maybe_not(later, not rule.fragment))
-    of_rule = context.assume.get(ref)
-    for match in rule.matches:
-        condition = match_condition(match, context)
-        parts.append(_assumed(condition, of_rule or context.assume.get(match.module)))
-    return all_of(*parts)
+        parts.append(("frag", _maybe_not(later, not rule.fragment)))
+    return parts
+
+
+def assumed_condition(match: Match, ref: int, context: Context) -> Condition:
+    """The condition of one ``-m`` of rule `ref`, with what the caller assumes of it."""
+    how = context.assume.get(ref) or context.assume.get(match.module)
+    return _assumed(match_condition(match, context), how)
+
+
+def rule_condition(rule: Rule, ref: int, context: Context) -> Condition:
+    """The condition of a whole rule: its builtin tests and all its matches."""
+    header = [condition for _, condition in header_conditions(rule, context)]
+    return all_of(*header, *(assumed_condition(match, ref, context) for match in rule.matches))

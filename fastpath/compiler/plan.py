@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastpath.compiler import crossproduct
 from fastpath.compiler.classes import Partition
@@ -17,6 +17,13 @@ from fastpath.compiler.program import Stage
 from fastpath.compiler.segments import Run, Segment, reduced, runs
 from fastpath.compiler.sizes import TooLargeError
 
+MOST_TERMS = 5000
+"""Terms of a stage above which no diagram is attempted."""
+
+
+MOST_PLAIN = 3000
+"""Terms of a stage with segments above which no diagram without them is tried."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -25,25 +32,38 @@ class Plan:
     Attributes:
         stage: the stage as it is.
         machine: the stage with its segments replaced.
+        runs: where segments may be taken.
         segments: what was replaced.
+        diagram: a diagram of the machine is to be tried.
     """
 
     stage: Stage
     machine: Machine
-    segments: list[Segment]
+    runs: tuple[Run, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    diagram: bool = False
 
-
-def plan(stages: Sequence[Stage], partitions: Mapping[Field, Partition], config: Config) -> list[Plan]:
-    """One plan for each stage."""
-    plans: list[Plan] = []
-    number = 0
-    for stage in stages:
+    def with_segments(self, number: int, partitions: Mapping[Field, Partition], config: Config) -> Plan:
+        """The plan with what can be taken out taken out; segments are numbered from `number`."""
         taken: dict[Run, CrossProduct] = {}
-        if config.shortest is not None and not stage.linear:
-            for run in runs(stage, config.shortest):
-                with contextlib.suppress(TooLargeError):
-                    taken[run] = crossproduct.build(stage.blocks[run.block].ops[run.start:run.end], partitions)
-        short, segments = reduced(stage, number, taken)
-        number += len(segments)
-        plans.append(Plan(stage, Machine(short), segments))
+        for run in self.runs:
+            with contextlib.suppress(TooLargeError):
+                taken[run] = crossproduct.build(self.stage.blocks[run.block].ops[run.start:run.end], partitions)
+        if not taken:
+            return self
+        short, segments = reduced(self.stage, number, taken)
+        return replace(self, machine=Machine(short), segments=tuple(segments))
+
+
+def plan(stages: Sequence[Stage], config: Config) -> list[Plan]:
+    """One plan for each stage, without segments as yet."""
+    plans: list[Plan] = []
+    for stage in stages:
+        if stage.linear or config.structure == "linear":
+            plans.append(Plan(stage, Machine(stage)))
+            continue
+        found = tuple(runs(stage, config.shortest)) if config.shortest is not None else ()
+        terms = sum(len(op.condition) for block in stage.blocks.values() for op in block.ops)
+        tried = terms <= (MOST_PLAIN if found else MOST_TERMS) and not (found and config.structure == "cross-product")
+        plans.append(Plan(stage, Machine(stage), found, (), tried))
     return plans

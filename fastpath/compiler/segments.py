@@ -196,7 +196,7 @@ def _op_of_kind(segment: Segment, kind: int) -> Op:
 Leaf: TypeAlias = tuple[Outcome, tuple[Alternative, ...]]
 
 
-def ranked(leaf: Leaf, segments: list[Segment]) -> tuple[Segment, int] | None:
+def ranked(leaf: Leaf, segments: Sequence[Segment]) -> tuple[Segment, int] | None:
     """The segment and the kind on whose rule a leaf depends, None for none."""
     found: set[int] = set()
     for outcome in (leaf[0], *(a.outcome for a in leaf[1])):

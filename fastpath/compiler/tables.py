@@ -24,9 +24,9 @@ from fastpath.compiler.fields import BASES, Field
 from fastpath.compiler.flow import MUTATES, Builder, conntrack_in_use
 from fastpath.compiler.interfaces import NONE
 from fastpath.compiler.machine import Machine, Outcome
-from fastpath.compiler.plan import plan
+from fastpath.compiler.plan import MOST_TERMS, plan
 from fastpath.compiler.program import Act, Effect, Stage
-from fastpath.compiler.segments import Expansion, Leaf, Segment, expansion, ranked
+from fastpath.compiler.segments import MOST_RUNS, Expansion, Leaf, Segment, expansion, ranked
 from fastpath.compiler.sizes import TooLargeError
 from fastpath.compiler.stages import stages_of_chain, stages_of_host
 from fastpath.errors import CompileError
@@ -71,6 +71,7 @@ from fastpath.kernels.layout import (
     QUIET,
     S_BLOCK,
     S_COLUMNS,
+    S_EFFECTS,
     S_KIND,
     S_LEAVES,
     S_LEVEL,
@@ -105,9 +106,6 @@ KEPT = ("mark", "sport", "flags", "src", "dst", "dport")
 
 MANY_TERMS = 3000
 """Terms of a stage above which one failed attempt at a diagram is enough."""
-
-MOST_TERMS = 5000
-"""Terms of a stage above which no diagram is attempted."""
 
 MAX_DEPTH = 250
 CONNECTION = frozenset({
@@ -369,7 +367,7 @@ def _add_expansion(packer: _Packer, entry: Expansion, first: list[int], stage: i
 
 
 def _ranked(
-    packer: _Packer, leaves: Sequence[Leaf], segments: list[Segment], op_slots: Mapping[int, int]
+    packer: _Packer, leaves: Sequence[Leaf], segments: Sequence[Segment], op_slots: Mapping[int, int]
 ) -> list[Leaf | Expansion]:
     """The leaves of a stage with segments: those that depend on a segment's rule once for each rule of the kind."""
     ranks: dict[int, int] = {}
@@ -510,6 +508,46 @@ def _pick_fixed(
     return chosen if len(chosen) > 1 else []
 
 
+class _Products:
+    """Products of small fields, each looked up as one: one for the plain diagrams, one for those with segments.
+
+    Attributes:
+        level: the product of the machines begun with last, as a level of their diagrams; None where there is none.
+        fields: all fields that products cover.
+    """
+
+    def __init__(
+        self, packer: _Packer, partitions: Mapping[Field, Partition], changing: frozenset[str], interfaces: int,
+        config: Config,
+    ) -> None:
+        self.packer, self.partitions, self.changing = packer, partitions, changing
+        self.interfaces, self.config = interfaces, config
+        self.level: diagram.Level | None = None
+        self.fields: set[Field] = set()
+        self._class_of = np.zeros(0, np.uint16)
+
+    def begin(self, machines: Sequence[Machine]) -> None:
+        """Finds the product for some machines."""
+        used: dict[Field, int] = {}
+        for machine in machines:
+            for f in {f for term in machine.terms for f, _ in term.tests}:
+                used[f] = used.get(f, 0) + 1
+        self.level = None
+        fixed = _pick_fixed(self.partitions, self.changing, used, self.config.max_product)
+        if fixed:
+            self._class_of, members = _merge(machines, self.partitions, fixed)
+            self.level = diagram.Level(len(self.packer.fields), tuple(fixed), members)
+
+    def keep(self) -> None:
+        """Packs the product begun: some diagram uses it."""
+        if self.level is not None:
+            fixed = self.level.fields
+            counts = [self.partitions[f].count for f in fixed]
+            strides = [int(np.prod(counts[i + 1:], dtype=np.int64)) for i in range(len(counts))]
+            self.packer.add_product([self.partitions[f] for f in fixed], strides, self.interfaces, self._class_of)
+            self.fields |= set(fixed)
+
+
 def compile_tables(
     host: Host,
     *,
@@ -526,6 +564,14 @@ def compile_tables(
         stages = stages_of_chain(builder, table, chain)
     else:
         stages = stages_of_host(builder)
+    return compile_stages(builder, stages, config, progress)
+
+
+def compile_stages(
+    builder: Builder, stages: Sequence[Stage], config: Config, progress: Callable[[str, float], None] | None = None
+) -> Compiled:
+    """Tables of stages that are already cut; stages that are walked linearly keep their order, blocks and ops."""
+    host = builder.host
     wanted: dict[Field, dict[object, None]] = {}
     for stage in stages:
         for block in stage.blocks.values():
@@ -534,37 +580,43 @@ def compile_tables(
                     for f, values in term.tests:
                         wanted.setdefault(f, {})[values] = None
     partitions = {f: classes.partition(f, sets) for f, sets in sorted(wanted.items())}  # type: ignore[arg-type]
-    plans = plan(stages, partitions, config)
-    for planned in plans:
-        for segment in planned.segments:
-            n = len(segment.kinds) + 1
-            partitions[segment.field] = Partition(segment.field, tuple(range(n)), np.arange(n, dtype=np.int64), n)
     slots = {f: i for i, f in enumerate(partitions)}
     extras = tuple(sorted(f.base[6:] for f in partitions if f.base.startswith("extra:")))
     packer = _Packer(conntrack_loose=bool(host.sysctl("net.netfilter.nf_conntrack_tcp_loose", 1)))
     for found in partitions.values():
         packer.add_field(found, len(builder.interfaces.names), extras)
-
     changing = frozenset(
         base for s in stages for b in s.blocks.values() for op in b.ops for e in op.effects
         for base in MUTATES.get(e.code, ())
     )
-    for_diagrams = [
-        p.machine for p in plans
-        if not (p.stage.linear or config.structure == "linear") and len(p.machine.terms) <= MOST_TERMS
-    ]
-    used: dict[Field, int] = {}
-    for machine in for_diagrams:
-        for f in {f for term in machine.terms for f, _ in term.tests}:
-            used[f] = used.get(f, 0) + 1
-    fixed = _pick_fixed(partitions, changing, used, config.max_product) if for_diagrams else []
-    merged: diagram.Level | None = None
-    if fixed:
-        class_of, members = _merge(for_diagrams, partitions, fixed)
-        counts = [partitions[f].count for f in fixed]
-        strides = [int(np.prod(counts[i + 1:], dtype=np.int64)) for i in range(len(counts))]
-        merged = diagram.Level(len(packer.fields), tuple(fixed), members)
-        packer.add_product([partitions[f] for f in fixed], strides, len(builder.interfaces.names), class_of)
+    products = _Products(packer, partitions, changing, len(builder.interfaces.names), config)
+
+    # First the diagrams that stay small as they are; what would not has its segments taken out.
+    plans = plan(stages, config)
+    products.begin([p.machine for p in plans if p.diagram])
+    diagrams: dict[str, diagram.Diagram | None] = {}
+    for planned in plans:
+        if planned.diagram:
+            diagrams[planned.stage.name] = _diagram(
+                planned.machine, products.level, partitions, slots, config, progress, small=bool(planned.runs))
+    if any(d is not None for d in diagrams.values()):
+        products.keep()
+    plans = [p if diagrams.get(p.stage.name) is not None else p.with_segments(i * MOST_RUNS, partitions, config)
+             for i, p in enumerate(plans)]
+    for planned in plans:
+        for segment in planned.segments:
+            n = len(segment.kinds) + 1
+            partitions[segment.field] = Partition(segment.field, tuple(range(n)), np.arange(n, dtype=np.int64), n)
+            slots[segment.field] = len(packer.fields)
+            packer.add_field(partitions[segment.field], 0, extras)
+    later = [p for p in plans if p.segments or (p.diagram and p.runs and diagrams[p.stage.name] is None)]
+    products.begin([p.machine for p in later])
+    for planned in later:
+        if len(planned.machine.terms) <= MOST_TERMS:
+            diagrams[planned.stage.name] = _diagram(
+                planned.machine, products.level, partitions, slots, config, progress)
+    if any(diagrams.get(p.stage.name) is not None for p in later):
+        products.keep()
 
     stage_index = {s.name: i for i, s in enumerate(stages)}
     structures: list[str] = []
@@ -576,14 +628,12 @@ def compile_tables(
     by_itself: set[Field] = set()
     for index, planned in enumerate(plans):
         row = [0] * S_COLUMNS
-        built = None
-        machine = planned.machine
-        if not (machine.stage.linear or config.structure == "linear") and len(machine.terms) <= MOST_TERMS:
-            built = _diagram(machine, merged, partitions, slots, config, progress)
+        built = diagrams.get(planned.stage.name)
         if built is not None:
             structures.append("cross-product" if planned.segments else "diagram")
             row[S_LEVEL], row[S_LEVELS] = len(packer.levels), len(built.levels)
             packer.levels.extend(built.levels)
+            by_itself |= {f for f, slot in slots.items() if slot in built.levels}
             row[S_ROWS], row[S_ROOT] = packer.rows_size, built.root
             packer.rows.append(built.rows)
             packer.rows_size += len(built.rows)
@@ -597,6 +647,7 @@ def compile_tables(
                 leaves = _ranked(packer, built.leaves, planned.segments, op_slots)
             row[S_RECORD] = _add_records(packer, leaves, index, stage_index, partitions)
             following = {r[codes.R_NEXT] for r in packer.records[row[S_RECORD]:]} - {codes.FINAL}
+            row[S_EFFECTS] = int(any(r[codes.R_EFFECTS] for r in packer.records[row[S_RECORD]:]))
             row[S_NEXT] = SEVERAL if len(following) > 1 else following.pop() if following else codes.FINAL
         else:
             structures.append("linear")
@@ -606,7 +657,7 @@ def compile_tables(
                 f for b in planned.stage.blocks.values() for op in b.ops for term in op.condition for f, _ in term.tests
             }
         packer.stages.append(row)
-    for f in fixed:
+    for f in products.fields:
         packer.fields[slots[f]][F_SKIP] = int(f not in by_itself)
     return _finish(packer, builder, stages, structures, partitions, slots, extras, changing)
 
@@ -618,8 +669,12 @@ def _diagram(
     slots: Mapping[Field, int],
     config: Config,
     progress: Callable[[str, float], None] | None,
+    *,
+    small: bool = False,
 ) -> diagram.Diagram | None:
-    """The smallest diagram among a few orders of the fields, or None where all are too large."""
+    """The smallest diagram among a few orders of the fields, or None where all are too large (or not `small`)."""
+    most_words, most_work = (config.max_words, config.max_work) if not small else (
+        min(config.max_words, config.small_words), min(config.max_work, config.small_work))
     weight: dict[Field, int] = {}
     for term in machine.terms:
         for f, _ in term.tests:
@@ -633,13 +688,14 @@ def _diagram(
     middle = [merged] if merged is not None else []
     best: diagram.Diagram | None = None
     for order in ([*first, *middle, *rest], [*middle, *first, *rest]):
-        limit = config.max_words if best is None else len(best.rows)
+        limit = most_words if best is None else len(best.rows)
         try:
             found = diagram.build(
-                machine, order, partitions, max_words=limit, max_work=config.max_work, progress=progress
+                machine, order, partitions, max_words=limit, max_work=most_work, slack=1 if small else 4,
+                progress=progress,
             )
         except TooLargeError:
-            if best is None and len(machine.terms) > MANY_TERMS:
+            if best is None and (small or len(machine.terms) > MANY_TERMS):
                 return None
             continue
         if best is None or len(found.rows) < len(best.rows):
@@ -711,7 +767,7 @@ def _finish(
     params = [
         interfaces.id(LOCAL), local, need, int(packer.conntrack_loose),
         slots.get(Field("dst"), 0), slots.get(Field("dport"), 0),
-        sum(1 << BASE_NUMBER[base] for base in changing | {"touched", "notrack", "oif"}),
+        sum(1 << BASE_NUMBER[b] for b in changing | {"touched", "notrack", *(() if builder.given_oif else ("oif",))}),
         sum(1 << i for i, name in enumerate(KEPT) if name in written),
     ]
 

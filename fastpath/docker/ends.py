@@ -6,7 +6,7 @@
 
 A service is its first container. ``host`` is the address of the interface that the default route leaves by,
 ``localhost`` is 127.0.0.1, and ``external`` 203.0.113.9 unless an address follows. An address by itself is the host's
-or a container's where it is one of theirs, else an external one.
+or a container's where it is one of theirs, else an external one. Names of a container's extra hosts are known to it.
 
 What a container sends comes to the host through the bridge of the network that leads to the destination. Traffic that
 never passes the host's rules has no packets here; :class:`Beside` says what becomes of it.
@@ -20,8 +20,8 @@ from functools import cached_property
 from ipaddress import IPv4Address
 
 from fastpath.docker.errors import TopologyError
-from fastpath.docker.plan import Attachment, Plan, Segment
-from fastpath.docker.topology import Topology
+from fastpath.docker.plan import DEFAULT_NETWORK, GATEWAY_BRIDGE, Attachment, Plan, Segment
+from fastpath.docker.topology import Container, Topology
 from fastpath.host.fib import Fib
 from fastpath.host.model import Host
 from fastpath.packets.schema import LOCAL
@@ -89,8 +89,12 @@ class Ends:
 
     # ------------------------------------------------------------------------------------------------ names
 
-    def parse(self, text: str) -> End:
+    def parse(self, text: str, source: str | None = None) -> End:
         """The end of a text; see the module's.
+
+        Args:
+            text: the end.
+            source: the other end, as it was named; a container's extra hosts are names for it.
 
         Raises:
             TopologyError: it cannot be read, or names nothing that is there.
@@ -107,8 +111,25 @@ class Ends:
             raise TopologyError(f"flow end {text!r}: protocol {protocol!r} should be one of "
                                 f"{', '.join(PROTOCOL_NUMBERS)}")
         address = self._address(address_text, text) if address_text else None
-        stack, address = self._stack(name, address, text)
+        extra = self._extra_host(name, source) if source is not None and address is None else None
+        stack, address = self._stack(str(extra) if extra is not None else name, address, text)
         return End(text, stack, address, port, protocol or "")
+
+    def _extra_host(self, name: str, source: str) -> IPv4Address | None:
+        """What a name stands for in the hosts file of the container called `source`; ``host-gateway`` is the default
+        bridge's address."""
+        found = _END.match(source.strip())
+        container = self._container(found["name"]) if found is not None else None
+        text = dict(container.extra_hosts).get(name) if container is not None else None
+        if text == "host-gateway":
+            bridge = next((s for s in self.plan.segments if s.name == DEFAULT_NETWORK), None)
+            return bridge.gateway if bridge is not None else None
+        return self._address(text, name) if text is not None and ":" not in text else None
+
+    def _container(self, name: str) -> Container | None:
+        """A container by its name, or a service's first."""
+        return self.topology.container(name) or next(
+            (c for c in self.topology.containers if c.service == name and c.running), None)
 
     def _address(self, text: str, where: str) -> IPv4Address:
         try:
@@ -123,8 +144,7 @@ class Ends:
             return "host", address
         if name == "localhost":
             return "host", _LOOPBACK
-        container = self.topology.container(name) or next(
-            (c for c in self.topology.containers if c.service == name and c.running), None)
+        container = self._container(name)
         if container is not None:
             if not container.running:
                 raise TopologyError(f"flow end {text!r}: container {container.name!r} does not run")
@@ -168,15 +188,16 @@ class Ends:
 
     def seen_from(self, source: End, container: str) -> IPv4Address | None:
         """The address by which `source` knows a container: on a network that they share (the first by name, bridges
-        first), else the one with its default route, else its first."""
-        places = self.places.get(container, [])
+        first), else the one with its default route, else its first. ``docker_gwbridge`` is nobody's network."""
+        places = [p for p in self.places.get(container, []) if p.segment.name != GATEWAY_BRIDGE]
         if source.stack in self.places:
             mine = {place.segment.name for place in self.places[source.stack]}
-            shared = [place for place in places if place.segment.name in mine and place.container != "ingress-sbox"]
+            shared = [place for place in places if place.segment.name in mine]
             if shared:
                 return min(shared, key=lambda p: (p.segment.bridge is None, p.segment.name)).address
         gateway = self.gateway_place(container)
-        place = gateway or next((p for p in places if p.segment.bridge is not None), places[0] if places else None)
+        bridges = (place for place in places if place.segment.bridge is not None)
+        place = gateway if gateway in places else next(bridges, places[0] if places else gateway)
         return place.address if place is not None else None
 
     def destination_of(self, source: End, destination: End) -> IPv4Address | None:

@@ -52,7 +52,7 @@ def named_flow(
     from fastpath.packets.schema import State
 
     ends = ends_of(topology, as_engine(engine))
-    one, other = ends.parse(source), ends.parse(destination)
+    one, other = ends.parse(source), ends.parse(destination, source)
     wanted = protocol or other.protocol or one.protocol or "tcp"
     if wanted not in PROTOCOL_NUMBERS:
         raise TopologyError(f"flow {source!r} -> {destination!r}: protocol {wanted!r} should be one of "

@@ -20,7 +20,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TypeAlias
 
 from fastpath.docker.addresses import Addresses, Pools, parse_address, parse_subnet
-from fastpath.docker.errors import TopologyError
+from fastpath.docker.errors import TopologyError, about
 from fastpath.docker.topology import (
     DRIVERS,
     GATEWAY_MODES,
@@ -182,12 +182,14 @@ def stacks(containers: Iterable[Container]) -> dict[str, str]:
                 found[name] = mode or seen[-1]
                 break
             kind, _, other = mode.partition(":")
-            if kind != "container" or not other:
-                raise TopologyError(f"container {seen[-1]!r}: mode {mode!r} should be host, none or container:NAME")
-            if other not in by_name:
-                raise TopologyError(f"container {seen[-1]!r}: mode {mode!r} names an unknown container")
-            if other in seen:
-                raise TopologyError(f"container {name!r}: shared stacks form a cycle: {' -> '.join([*seen, other])}")
+            with about("container", seen[-1], "mode"):
+                if kind != "container" or not other:
+                    raise TopologyError(f"container {seen[-1]!r}: mode {mode!r} should be host, none or container:NAME")
+                if other not in by_name:
+                    raise TopologyError(f"container {seen[-1]!r}: mode {mode!r} names an unknown container")
+                if other in seen:
+                    raise TopologyError(
+                        f"container {name!r}: shared stacks form a cycle: {' -> '.join([*seen, other])}")
             seen.append(other)
     return found
 
@@ -242,12 +244,15 @@ class _Builder:
                 raise TopologyError(f"{kind} {twice!r} is there twice; names should be unique")
         stack_of = stacks(self.topology.containers)
         for container in self.topology.containers:
-            _check(container)
+            with about("container", container.name):
+                _check(container)
         for act in self._sequence():
             if isinstance(act, Network):
-                self._create(act)
+                with about("network", act.name):
+                    self._create(act)
             else:
-                self._join(*act)
+                with about("container", act[0].name, "networks", act[1].network):
+                    self._join(*act)
         self._unused_ports(stack_of)
         return Plan(
             self.engine, self.daemon, self.topology.machine, tuple(self.segments.values()), tuple(self.attachments),
@@ -292,8 +297,9 @@ class _Builder:
 
     def _create(self, network: Network) -> None:
         where = f"network {network.name!r}"
-        if network.driver not in DRIVERS:
-            raise TopologyError(f"{where}: driver {network.driver!r} should be one of {', '.join(DRIVERS)}")
+        with about("network", network.name, "driver"):
+            if network.driver not in DRIVERS:
+                raise TopologyError(f"{where}: driver {network.driver!r} should be one of {', '.join(DRIVERS)}")
         if network.gateway_mode not in GATEWAY_MODES:
             raise TopologyError(
                 f"{where}: gateway mode {network.gateway_mode!r} should be one of {', '.join(GATEWAY_MODES)}")
@@ -306,16 +312,18 @@ class _Builder:
         for text in network.reserved:
             addresses.take(parse_address(text, where), where)
         if gateway is not None:
-            addresses.take(gateway, where)
+            with about("network", network.name, "gateway"):
+                addresses.take(gateway, where)
         elif network.gateway_mode != "isolated" or not self.engine.since(28, 0):
             gateway = addresses.next(where)
         bridge = bridge_name(network, self.daemon) if network.driver == "bridge" else None
         if bridge is not None:
-            if len(bridge) > 15:
-                raise TopologyError(f"{where}: bridge name {bridge!r} is longer than Linux' 15 characters")
-            other = next((s.name for s in self.segments.values() if s.bridge == bridge), None)
-            if other is not None:
-                raise TopologyError(f"{where}: bridge {bridge!r} is taken by network {other!r}")
+            with about("network", network.name, "bridge"):
+                if len(bridge) > 15:
+                    raise TopologyError(f"{where}: bridge name {bridge!r} is longer than Linux' 15 characters")
+                other = next((s.name for s in self.segments.values() if s.bridge == bridge), None)
+                if other is not None:
+                    raise TopologyError(f"{where}: bridge {bridge!r} is taken by network {other!r}")
         mode = network.gateway_mode if self.engine.since(28, 0) or network.gateway_mode == "routed" else "nat"
         segment = Segment(
             network.name, network.driver, bridge, subnet, gateway, network.internal,
@@ -354,17 +362,20 @@ class _Builder:
         if subnet_text is None:
             subnet = self.pools.next(where)
         else:
-            subnet = parse_subnet(subnet_text, where)
-            for other in self.segments.values():
-                if subnet.overlaps(other.subnet):
-                    raise TopologyError(
-                        f"{where}: subnet {subnet} overlaps {other.subnet} of network {other.name!r}; "
-                        "give it another one, or none to let Docker choose")
+            with about("network", network.name, "subnet"):
+                subnet = parse_subnet(subnet_text, where)
+                for other in self.segments.values():
+                    if subnet.overlaps(other.subnet):
+                        raise TopologyError(
+                            f"{where}: subnet {subnet} overlaps {other.subnet} of network {other.name!r}; "
+                            "give it another one, or none to let Docker choose")
             self.pools.reserve(subnet)
-        gateway = parse_address(gateway_text, where) if gateway_text else None
-        ip_range = parse_subnet(range_text, where) if range_text else None
-        if ip_range is not None and not ip_range.subnet_of(subnet):
-            raise TopologyError(f"{where}: range {ip_range} should lie within the subnet {subnet}")
+        with about("network", network.name, "gateway"):
+            gateway = parse_address(gateway_text, where) if gateway_text else None
+        with about("network", network.name, "ip_range"):
+            ip_range = parse_subnet(range_text, where) if range_text else None
+            if ip_range is not None and not ip_range.subnet_of(subnet):
+                raise TopologyError(f"{where}: range {ip_range} should lie within the subnet {subnet}")
         return subnet, gateway, ip_range
 
     def _bind_ip(self, network: Network, default: bool, where: str) -> IPv4Address | None:
@@ -426,16 +437,19 @@ class _Builder:
             return []
         steps: list[Step] = []
         for port in sort_ports(self._wanted(container), self.engine):
-            address = parse_host_ip(port, segment)
+            with about("container", container.name, "ports", port):
+                address = parse_host_ip(port, segment)
             if address is None:
                 continue
             host_ip = None if address == _ANY else address
             if segment.mode == "routed":
                 steps.append(Published(place, port.protocol, port.container_port, host_ip, port.container_port))
                 continue
-            number = self._take_port(container.name, port, address)
+            with about("container", container.name, "ports", port):
+                number = self._take_port(container.name, port, address)
             steps.append(Published(place, port.protocol, port.container_port, host_ip, number))
-        return steps + self._links(container, place)
+        with about("container", container.name, "links"):
+            return steps + self._links(container, place)
 
     def _wanted(self, container: Container) -> list[Port]:
         ports = list(container.ports)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastpath.analysis.query import Names
     from fastpath.docker.flows import NamedFlow
     from fastpath.docker.listeners import Listener
     from fastpath.docker.reach import Reachability
@@ -108,6 +109,18 @@ class Container:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     service: str = ""
     running: bool = True
+
+    @classmethod
+    def from_run(cls, command: str) -> Container:
+        """The container of a command line such as ``docker run -d --name redis01 -p 6380:6379 redis``; what does not
+        concern packets is left aside. Without ``--name`` it gets its image's.
+
+        Raises:
+            TopologyError: an option that `docker run` does not have, or a value that cannot be.
+        """
+        from fastpath.docker.run import parse_run
+
+        return parse_run(command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,6 +444,16 @@ class Topology:
         from fastpath.docker.reach import reachability
 
         return reachability(self, engine, outside=outside, host=host)
+
+    def names(self, engine: EngineLike) -> Names:
+        """The networks and containers by name, for conditions: ``fp.query(host, ..., names=topology.names("29"))``.
+
+        Raises:
+            TopologyError: as :meth:`host`.
+        """
+        from fastpath.docker.names import names_of
+
+        return names_of(self, engine)
 
     def network(self, name: str) -> Network | None:
         """The network called `name`, or None."""

@@ -93,7 +93,8 @@ class Runner:
             if name not in packets.extra:
                 raise PacketError(f"the packets have no boolean column {name}, which an assumption reads")
 
-    def _columns(self, a: int, b: int, bytes_too: bool) -> Any:
+    def columns(self, a: int, b: int, bytes_too: bool) -> Any:
+        """The packet columns of a chunk as kernels take them."""
         from fastpath.kernels.layout import Columns
 
         out: dict[str, Array] = {}
@@ -174,7 +175,7 @@ class Runner:
                 forced_hook=forced_hook[a:b] if trying else forced_hook,
             )
             given = no_force if force is None else _read_only(np.ascontiguousarray(force[:, a:b]))
-            evaluate(b - a, self._columns(a, b, bytes_too), arrays, output, self.ids, self.names, given, fixed)
+            evaluate(b - a, self.columns(a, b, bytes_too), arrays, output, self.ids, self.names, given, fixed)
             spare.append(scratch)
             with lock:
                 total[0] += counts[0] >> 40

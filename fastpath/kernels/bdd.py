@@ -1,8 +1,8 @@
 """Reduced ordered binary decision diagrams in flat arrays.
 
-A diagram is the number of its root node. Node 0 is false and node 1 is true; any other is a row ``(variable, low, high)``
-of ``nodes``, where variables are tested in the order of their numbers. Equal functions are equal numbers, for every
-row stands in the table once (``unique``, open addressing). Children have smaller numbers than their parents.
+A diagram is the number of its root node. Node 0 is false and node 1 is true; any other is a row ``(variable, low,
+high)`` of ``nodes``, where variables are tested in the order of their numbers. Equal functions are equal numbers, for
+every row stands in the table once (``unique``, open addressing). Children have smaller numbers than their parents.
 
 ``cache`` remembers results (direct-mapped; what falls out is computed again). Nothing here grows: a function that
 finds no room returns ``FULL``, and the caller repeats it with larger arrays; what was found before is kept. Nodes are
@@ -34,9 +34,10 @@ KEEP, LOW, HIGH, SOME, ALL = 0, 1, 2, 3, 4
 
 @helper
 def _mixed(a: Any, b: Any, c: Any) -> Any:
-    x = np.uint64(a) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(b) * np.uint64(0xC2B2AE3D27D4EB4F)
-    x += np.uint64(c) * np.uint64(0x165667B19E3779F9)
-    return x ^ (x >> np.uint64(29))
+    """A hash of three numbers below 2**31; the sum cannot overflow."""
+    x = np.uint64(a) * np.uint64(0x5BD1E995) + np.uint64(b) * np.uint64(0x1B873593)
+    x += np.uint64(c) * np.uint64(0x38495AB5)
+    return x ^ (x >> np.uint64(16)) ^ (x >> np.uint64(33))
 
 
 @helper
@@ -232,7 +233,7 @@ def transform(nodes: Any, unique: Any, cache: Any, meta: Any, stack: Any, f: Any
             f = np.int64(nodes[f, actions[nodes[f, 0]]])
         result = f
         if nodes[f, 0] <= last:
-            slot = _mixed(f, operation, 0) & mask
+            slot = _mixed(f, -operation, 0) & mask
             if cache[slot, 0] == f and cache[slot, 1] == operation:
                 result = np.int64(cache[slot, 3])
             else:
@@ -259,7 +260,7 @@ def transform(nodes: Any, unique: Any, cache: Any, meta: Any, stack: Any, f: Any
                 result = _node(nodes, unique, meta, np.int64(nodes[f, 0]), low, result)
             if result == FULL:
                 return result
-            slot = _mixed(f, operation, 0) & mask
+            slot = _mixed(f, -operation, 0) & mask
             cache[slot, 0] = f
             cache[slot, 1] = operation
             cache[slot, 2] = 0

@@ -319,29 +319,82 @@ def _put(words: Any, used: Any, page: Any, knotted: Any) -> Any:
 
 
 @kernel
-def address_map(starts: Any, classes: Any, compact: Any) -> Any:
-    """Classes of all 32-bit values as a table of the high 16 bits, with pages for the two bytes below where needed.
+def address_map(starts: Any, classes: Any, most: Any) -> Any:
+    """Classes of all 32-bit values as a table of the high 16 bits, with pages for the two bytes below.
 
-    A word with bit 31 set is the offset of a page of 256 words, for the next byte; one without is the offset of a
-    single word, whatever the byte. Behind two such steps the word is the class. With `compact`, a word may have bit 30
-    set instead: it is the offset of a *knot*, which stands for a page with at most four changes: two words with the
-    bytes at which the page's words change, 16 bits each (0x7FFF for none), and the five words before, between and
-    behind them.
+    A word is the offset of a page of 256 words for the next byte; behind two such steps the word is the class.
 
     Args:
         starts: first value of every interval, ascending, from 0; int64.
         classes: class of every interval; int64.
-        compact: 1 for knots.
+        most: words that the map may have; an empty one comes back where it would have more.
+    """
+    words = np.empty(1 << 17, np.uint32)
+    used = 1 << 16
+    size = 0
+    for x in range(len(classes)):
+        size = max(size, classes[x] + 1)
+    single = np.full(size, -1, np.int64)  # page with one class everywhere
+    double = np.full(size, -1, np.int64)  # page that leads to that page everywhere
+    x = 0
+    last = len(starts)
+    for high in range(1 << 16):
+        if used > most:
+            return words[:0].copy()
+        low = high << 16
+        while x + 1 < last and starts[x + 1] <= low:
+            x += 1
+        c = classes[x]
+        whole = x + 1 == last or starts[x + 1] >= low + (1 << 16)
+        if whole and double[c] >= 0:
+            words[high] = double[c]
+            continue
+        page = used
+        used += 256
+        words = _grown(words, used)
+        words[high] = page
+        if whole:
+            double[c] = page
+        for middle in range(256):
+            low = high << 16 | middle << 8
+            while x + 1 < last and starts[x + 1] <= low:
+                x += 1
+            c = classes[x]
+            constant = x + 1 == last or starts[x + 1] >= low + 256
+            if constant and single[c] >= 0:
+                words[page + middle] = single[c]
+                continue
+            inner = used
+            used += 256
+            words = _grown(words, used)
+            words[page + middle] = inner
+            if constant:
+                single[c] = inner
+            for byte in range(256):
+                while x + 1 < last and starts[x + 1] <= low + byte:
+                    x += 1
+                words[inner + byte] = classes[x]
+    return words[:used].copy()
+
+
+@kernel
+def knotted_map(starts: Any, classes: Any) -> Any:
+    """The same in less room: most pages change at a few bytes only.
+
+    A word with bit 31 set is the offset of a page of 256 words, one with bit 30 set the offset of a *knot*, which
+    stands for a page with at most four changes: two words with the bytes at which the page's words change, 16 bits each
+    (0x7FFF for none), and the five words before, between and behind them. Any other is the offset of a single word,
+    whatever the byte.
     """
     paged, knot = np.uint32(1 << 31), np.uint32(1 << 30)
     words = np.empty(1 << 17, np.uint32)
     used = 1 << 16
     page, inner = np.empty(256, np.uint32), np.empty(256, np.uint32)
-    top_class = 0
+    size = 0
     for x in range(len(classes)):
-        top_class = max(top_class, classes[x])
-    single = np.full(top_class + 1, -1, np.int64)  # word that holds a class
-    double = np.full(top_class + 1, -1, np.int64)  # word that holds the offset of that word
+        size = max(size, classes[x] + 1)
+    single = np.full(size, -1, np.int64)  # word that holds a class
+    double = np.full(size, -1, np.int64)  # word that holds the offset of that word
     x = 0
     last = len(starts)
     for high in range(1 << 16):
@@ -379,11 +432,11 @@ def address_map(starts: Any, classes: Any, compact: Any) -> Any:
                     x += 1
                 inner[byte] = classes[x]
             words = _grown(words, used + 256)
-            knotted = compact and _is_knot(inner)
+            knotted = _is_knot(inner)
             page[middle] = np.uint32(used) | (knot if knotted else paged)
             used = _put(words, used, inner, knotted)
         words = _grown(words, used + 256)
-        knotted = compact and _is_knot(page)
+        knotted = _is_knot(page)
         words[high] = np.uint32(used) | (knot if knotted else paged)
         used = _put(words, used, page, knotted)
     return words[:used].copy()

@@ -47,17 +47,11 @@ from fastpath.kernels.layout import (
 
 
 @helper
-def _step(pages: Any, word: Any, byte: Any) -> Any:
-    """The word behind a word of an address map."""
-    paged = np.uint32(np.int32(word) >> np.int32(31))
-    return pages[(word & np.uint32(0x7FFFFFFF)) + (byte & paged)]
-
-
-@helper
 def _knot_step(pages: Any, word: Any, byte: Any) -> Any:
     """The word behind a word that may be a knot: the changes up to the byte are counted, all four at once."""
     if word >> np.uint32(30) != np.uint32(1):
-        return _step(pages, word, byte)
+        paged = np.uint32(np.int32(word) >> np.int32(31))
+        return pages[(word & np.uint32(0x7FFFFFFF)) + (byte & paged)]
     at = word & np.uint32(0x3FFFFFFF)
     ones, top = np.uint64(0x0001000100010001), np.uint64(0x8000800080008000)
     changes = np.uint64(pages[at]) | np.uint64(pages[at + np.uint32(1)]) << np.uint64(32)
@@ -78,8 +72,11 @@ def class_of(t: Any, f: Any, value: Any) -> Any:
         if t.fields[f, F_COUNT] == 16:
             return np.uint32(t.trie[at + 256 * np.int64(t.trie[at + np.int64(v >> np.uint64(8))]) + np.int64(byte)])
         pages = t.trie[at:]
-        word = _knot_step(pages, pages[v >> np.uint64(16)], np.uint32(v >> np.uint64(8)) & np.uint32(255))
-        return _knot_step(pages, word, byte)
+        middle = np.uint32(v >> np.uint64(8)) & np.uint32(255)
+        word = pages[v >> np.uint64(16)]
+        if t.fields[f, F_EXTRA]:
+            return _knot_step(pages, _knot_step(pages, word, middle), byte)
+        return np.uint32(pages[pages[word + middle] + byte])
     low, high = at, at + t.fields[f, F_COUNT]
     while high - low > 1:
         middle = (low + high) // 2
@@ -106,7 +103,7 @@ def _trie32(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: An
     pages = trie[at:]
     for k in range(m):
         v = np.uint32(column[b0 + k] & mask)
-        row[k] = _step(pages, _step(pages, pages[v >> np.uint32(16)], v >> np.uint32(8) & byte), v & byte)
+        row[k] = pages[pages[pages[v >> np.uint32(16)] + (v >> np.uint32(8) & byte)] + (v & byte)]
 
 
 @helper

@@ -24,6 +24,13 @@ from fastpath.kernels.layout import (
     C_REST,
     C_SLOT,
     C_WORDS,
+    E_RANKED,
+    E_RANKS,
+    E_RECORD,
+    F_BASE,
+    F_COUNT,
+    F_KIND,
+    F_PARTS,
     G_A,
     G_A_MAP,
     G_B,
@@ -36,11 +43,19 @@ from fastpath.kernels.layout import (
     G_TABLE,
     G_TABLE_WIDE,
     G_WIDTH,
+    K_PRODUCT,
     M_PLACES,
     M_SLOT,
     M_TABLE,
     M_WIDTH,
     RESULT_DIRECT,
+    S_LEAVES,
+    S_LEVEL,
+    S_LEVELS,
+    S_LOOKUP,
+    S_LOOKUPS,
+    S_ROOT,
+    S_ROWS,
     SHAPE_DENSE,
     SHAPE_NONE,
     SHAPE_ONE,
@@ -101,19 +116,39 @@ def _lists(
 
 
 @helper
-def first_ops(t: Any, which: Any, classes: Any, here: Any, count: Any, rest: Any, places: Any, best: Any) -> None:
-    """Writes the first op and its kind (``C_MISS`` and the last kind for none) into their class rows.
+def is_fixed(fields: Any, f: Any, fixed: Any) -> Any:
+    """True where a field has one class in all packets, by the bits of the bases that have one value."""
+    if fields[f, F_KIND] == K_PRODUCT:
+        for p in range(fields[f, F_COUNT]):
+            if fixed >> fields[f, F_PARTS + 2 * p] & 1 == 0:
+                return False
+        return True
+    return fixed >> fields[f, F_BASE] & 1 != 0
 
-    Args:
-        which: the cross product.
-        here: which packets of the block, `count` of them.
-        rest, places, best: room for a block.
-    """
-    lookups, merges, groups, narrow, wide = t.lookups, t.merges, t.groups, t.cells16, t.cells32
-    first = lookups[which, C_MERGE]
-    for j in range(count):
-        rest[j] = 0
-    for x in range(first, first + lookups[which, C_MERGES]):
+
+@helper
+def _merge(t: Any, which: Any, classes: Any, fixed: Any, here: Any, count: Any, rest: Any) -> Any:
+    """Writes the rest class of every packet; of merges that come first and are fixed, one look-up does for all."""
+    lookups, merges, narrow = t.lookups, t.merges, t.cells16
+    x = lookups[which, C_MERGE]
+    end = x + lookups[which, C_MERGES]
+    begin = np.uint32(0)
+    while x < end and is_fixed(t.fields, merges[x, M_SLOT], fixed):
+        c = classes[merges[x, M_SLOT], 0]
+        if merges[x, M_PLACES] >= 0:
+            c = np.uint32(narrow[merges[x, M_PLACES] + c])
+        begin = np.uint32(narrow[merges[x, M_TABLE] + begin * merges[x, M_WIDTH] + c])
+        x += 1
+    if x == end or merges[x, M_PLACES] >= 0:
+        for j in range(count):
+            rest[j] = begin
+    else:
+        row = classes[merges[x, M_SLOT]]
+        table = narrow[merges[x, M_TABLE] + begin * merges[x, M_WIDTH]:]
+        for j in range(count):
+            rest[j] = table[row[here[j]]]
+        x += 1
+    while x < end:
         row = classes[merges[x, M_SLOT]]
         table = narrow[merges[x, M_TABLE]:]
         width = np.uint32(merges[x, M_WIDTH])
@@ -121,12 +156,26 @@ def first_ops(t: Any, which: Any, classes: Any, here: Any, count: Any, rest: Any
             of_class = narrow[merges[x, M_PLACES]:]
             for j in range(count):
                 rest[j] = table[rest[j] * width + of_class[row[here[j]]]]
-        elif x == first:
-            for j in range(count):
-                rest[j] = table[row[here[j]]]
         else:
             for j in range(count):
                 rest[j] = table[rest[j] * width + row[here[j]]]
+        x += 1
+
+
+@helper
+def first_ops(
+    t: Any, which: Any, classes: Any, fixed: Any, here: Any, count: Any, rest: Any, places: Any, best: Any
+) -> None:
+    """Writes the first op of a segment that matches each packet into `best`, ``C_MISS`` for none.
+
+    Args:
+        which: the cross product.
+        fixed: bits of the bases that have one value in all packets.
+        here: which packets of the block, `count` of them.
+        rest, places: room for a block.
+    """
+    lookups, groups, narrow, wide = t.lookups, t.groups, t.cells16, t.cells32
+    _merge(t, which, classes, fixed, here, count, rest)
     miss = np.uint32(lookups[which, C_MISS])
     for j in range(count):
         best[j] = miss
@@ -162,9 +211,42 @@ def first_ops(t: Any, which: Any, classes: Any, here: Any, count: Any, rest: Any
         else:
             _lists(wide[groups[x, G_LISTS]:], wide[found:], wide[lookups[which, C_HOLDS]:],
                    np.uint32(lookups[which, C_WORDS]), rest, count, places, best)
+
+
+@helper
+def write_ops(t: Any, which: Any, classes: Any, here: Any, count: Any, best: Any) -> None:
+    """Writes what :func:`first_ops` found, and the kinds of the ops, into their class rows."""
+    lookups = t.lookups
     ops, kinds = classes[lookups[which, C_SLOT]], classes[lookups[which, C_KIND_SLOT]]
-    kind_of = narrow[lookups[which, C_KINDS]:]
+    kind_of = t.cells16[lookups[which, C_KINDS]:]
     for j in range(count):
         i = here[j]
         ops[i] = best[j]
         kinds[i] = kind_of[best[j]]
+
+
+@helper
+def fold(t: Any, stage: Any, classes: Any, fixed: Any, records: Any) -> Any:
+    """Where the fixed fields leave a stage's record to depend on its one segment's op alone: writes the record of every
+    op into `records`. False where they do not."""
+    if t.stages[stage, S_LOOKUPS] != 1:
+        return False
+    which = t.stages[stage, S_LOOKUP]
+    kind_slot = t.lookups[which, C_KIND_SLOT]
+    first = t.stages[stage, S_LEVEL]
+    for level in range(first, first + t.stages[stage, S_LEVELS]):
+        f = t.levels[level]
+        if f != kind_slot and not is_fixed(t.fields, f, fixed):
+            return False
+    rows = t.rows[t.stages[stage, S_ROWS]:]
+    for op in range(t.lookups[which, C_MISS] + 1):
+        kind = np.int64(t.cells16[t.lookups[which, C_KINDS] + op])
+        w = np.int64(t.stages[stage, S_ROOT])
+        for level in range(first, first + t.stages[stage, S_LEVELS]):
+            f = t.levels[level]
+            c = kind if f == kind_slot else np.int64(classes[f, 0])
+            w = np.int64(rows[(w & 0x7FFFFFFF) + (c if w >> 31 else 0)])
+        leaf = t.stages[stage, S_LEAVES] + w
+        rank = np.int64(t.cells32[t.leaves[leaf, E_RANKS] + op]) & t.leaves[leaf, E_RANKED]
+        records[op] = t.leaves[leaf, E_RECORD] + rank
+    return True

@@ -18,7 +18,7 @@ from fastpath.kernels import codes
 from fastpath.kernels._jit import kernel
 from fastpath.kernels.classify import class_of, classify
 from fastpath.kernels.connection import connection_details, connection_states, first_states, has_ports
-from fastpath.kernels.crossproduct import first_ops
+from fastpath.kernels.crossproduct import first_ops, fold, write_ops
 from fastpath.kernels.effects import apply
 from fastpath.kernels.layout import (
     A_CONNMARK,
@@ -35,12 +35,14 @@ from fastpath.kernels.layout import (
     B_CONNMARK,
     B_CTDIR,
     B_CTSTATE,
+    B_IIF,
     B_NOTRACK,
     B_OIF,
     B_TOS,
     B_TOUCHED,
     B_TTL,
     BLOCK,
+    C_MISS,
     DEPTH,
     E_RANKED,
     E_RANKS,
@@ -64,6 +66,7 @@ from fastpath.kernels.layout import (
     Q_OIF,
     Q_RULE,
     Q_WALKED,
+    S_EFFECTS,
     S_KIND,
     S_LEAVES,
     S_LEVEL,
@@ -117,6 +120,13 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     local_id = np.uint32(t.params[P_LOCAL_ID])
     local_stage = t.params[P_LOCAL_STAGE]
     dst_slot, dport_slot = t.params[P_DST_SLOT], t.params[P_DPORT_SLOT]
+    folded, of_stage = np.zeros(n_stages, np.int64), np.zeros(n_stages, np.int64)
+    size = 1
+    for s in range(n_stages):
+        of_stage[s] = size
+        if t.stages[s, S_LOOKUPS] == 1:
+            size += t.lookups[t.stages[s, S_LOOKUP], C_MISS] + 1
+    of_op = np.zeros(size, np.uint32)
     forcing = force.shape[0] > 1
     trying = o.choices.shape[0] > 1
     bytes_too = c.length.shape[0] >= n
@@ -163,32 +173,39 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
             walked[b0:b0 + m] = 0
         if of_flags:
             flags[b0:b0 + m] = 0
-        for k in range(m):
-            iifs[k] = ids[c_iif[b0 + k] + 1]
-        if need >> B_OIF & 1:
+        begun = fixed if b0 > 0 else 0  # what has one value in all packets stands there from the first block
+        if begun >> B_IIF & 1 == 0:
+            for k in range(m):
+                iifs[k] = ids[c_iif[b0 + k] + 1]
+        if need & ~begun >> B_OIF & 1:
             for k in range(m):
                 aux[A_OIF, k] = ids[c.oif[b0 + k] + 1]
-        if need >> B_CTSTATE & 1:
+        if need & ~begun >> B_CTSTATE & 1:
             connection_states(tcp_first, icmp_first, c.state, c_proto, c.tcp_flags, c.icmp_type, b0, m, aux[A_CTSTATE])
-        if need >> B_CTDIR & 1:
+        if need & ~begun >> B_CTDIR & 1:
             connection_details(c, aux, b0, m)
         if need >> B_CONNMARK & 1:
             for k in range(m):
                 aux[A_CONNMARK, k] = c.connmark[b0 + k]
-        if need >> B_TTL & 1:
+        if need & ~begun >> B_TTL & 1:
             aux[A_TTL, 0:m] = c.ttl[b0:b0 + m]
-        if need >> B_TOS & 1:
+        if need & ~begun >> B_TOS & 1:
             aux[A_TOS, 0:m] = c.tos[b0:b0 + m]
         if need >> B_NOTRACK & 1:
             aux[A_NOTRACK, 0:m] = 0
-        first, local = 0, 0
-        for k in range(m):
-            if iifs[k] == local_id and local_stage > 0:
-                lists[local_stage + 1, local] = np.uint32(k)
-                local += 1
-            else:
+        first: Any = m
+        local: Any = 0
+        if local_stage > 0:
+            first = 0
+            for k in range(m):  # written to both lists, kept in one
+                here_made = iifs[k] == local_id
                 lists[1, first] = np.uint32(k)
-                first += 1
+                lists[local_stage + 1, local] = np.uint32(k)
+                local += np.int64(here_made)
+                first += np.int64(not here_made)
+        elif b0 == 0:
+            for k in range(m):
+                lists[1, k] = np.uint32(k)
         counts[:] = np.uint64(0)
         counts[1] = first
         if local_stage > 0:
@@ -223,13 +240,22 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                     lists[onward + 1, counts[onward + 1]] = np.uint32(at)
                     counts[onward + 1] += np.uint64(1)
                 continue
+            if folded[s] == 0:
+                folded[s] = 1 + np.int64(fold(t, s, classes, fixed, of_op[of_stage[s]:]))
             for x in range(stages[s, S_LOOKUP], stages[s, S_LOOKUP] + stages[s, S_LOOKUPS]):
-                first_ops(t, x, classes, here, count, rest, places, words)
+                first_ops(t, x, classes, fixed, here, count, rest, places, words)
+                if folded[s] == 1:
+                    write_ops(t, x, classes, here, count, words)
             here_rows = rows[stages[s, S_ROWS]:]
             first_level = stages[s, S_LEVEL]
             depth = stages[s, S_LEVELS]
             root = np.uint32(stages[s, S_ROOT])
-            if depth == 0:
+            if folded[s] == 2:
+                here_op = of_op[of_stage[s]:]
+                for j in range(count):
+                    words[j] = here_op[words[j]]
+                depth = 0
+            elif depth == 0:
                 for j in range(count):
                     words[j] = root
             else:
@@ -244,7 +270,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                     w = words[j]
                     tests = np.uint32(np.int32(w) >> np.int32(31))
                     words[j] = here_rows[(w & offset) + (row[here[j]] & tests)]
-            if stages[s, S_LOOKUPS]:
+            if stages[s, S_LOOKUPS] and folded[s] == 1:
                 here_leaves = leaves[stages[s, S_LEAVES]:]
                 for j in range(count):
                     w = np.uint64(words[j])
@@ -299,7 +325,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
             if of_hook:
                 for j in range(count):
                     hooks[begin + np.uint64(here[j])] = here_short[np.uint64(words[j]), Q_END] >> 8 & 255
-            if ending and silent:
+            if ending and (silent or stages[s, S_EFFECTS] == 0):
                 continue
             affected: Any = 0
             for j in range(count):

@@ -38,8 +38,10 @@ K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT, K_SEGMENT = range(5)
 F_PARTS = 6  # K_PRODUCT: up to 12 pairs of (base, table of its classes times their stride) from here on
 
 # Columns of the stage table.
-S_KIND, S_LEVEL, S_LEVELS, S_ROWS, S_ROOT, S_RECORD, S_BLOCK, S_NEXT, S_LOOKUP, S_LOOKUPS, S_LEAVES = range(11)
-S_COLUMNS = 11  # S_NEXT: the one stage that a diagram's records lead to, FINAL for none, SEVERAL
+(
+    S_KIND, S_LEVEL, S_LEVELS, S_ROWS, S_ROOT, S_RECORD, S_BLOCK, S_NEXT, S_LOOKUP, S_LOOKUPS, S_LEAVES, S_EFFECTS,
+) = range(12)
+S_COLUMNS = 12  # S_NEXT: the one stage that the records lead to, FINAL for none, SEVERAL; S_EFFECTS: some have effects
 SEVERAL = -2
 
 # Columns of the short records, which hold what every packet needs of its record.

@@ -122,7 +122,7 @@ class _Court:
         self.forwards = {number: _reads_one(f"/proc/sys/net/ipv4/conf/{name}/forwarding")
                          for number, name in self.index.items()}
         if job.tracked:
-            self._insert(_MASTER, _turned(_MASTER), status=_CONFIRMED)
+            self._insert(_MASTER, turned(_MASTER), status=_CONFIRMED)
         # a message takes about 1 KiB of the receive buffer, a packet leads to 8 of them at most
         self.batch = max(1, min(256, self.log.room // (16 * 1024)))
         self.idents = _IDENTS if self.log.privileged else _IDENTS_WITHOUT_ROOT
@@ -189,7 +189,7 @@ class _Court:
                     refused[number] = f"conntrack refuses the flow ({errno.errorcode.get(number_of_error)})"
                     return -1
             elif local:
-                flow = _original(row)  # confirmed when it comes back in over lo
+                flow = original_of(row)  # confirmed when it comes back in over lo
         error = 0
         try:
             if local:
@@ -214,7 +214,7 @@ class _Court:
             self.flows.delete(self.connection[1])
             self.connection = None
         if self.connection is None:
-            self.connection = connection, _original(row)
+            self.connection = connection, original_of(row)
 
     def _sender(self, uid: int, gid: int) -> socket.socket:
         """A raw socket of that owner."""
@@ -237,13 +237,13 @@ class _Court:
         """Inserts the flow that makes conntrack see the packet in its state: the entry to delete, and the errno."""
         (_, src, dst, proto, sport, dport, flags, icmp_type, _, _, _, _, _, state, _, _, _, _, _, status, connmark,
          origdst, origdport, _) = row
-        this = _original(row)
-        original, reply, master = this, _turned(this), None
+        this = original_of(row)
+        original, reply, master = this, turned(this), None
         error = state == State.RELATED and proto == ICMP and icmp_type in ICMP_ERRORS
         if error:  # it goes against the flow of the packet that it quotes
             this = Tuple(src, dst, UDP, 0, 0)
         if state == State.REPLY or error:
-            original, reply = _turned(this), this
+            original, reply = turned(this), this
             original = replace(original, dst=origdst or original.dst, dport=origdport or original.dport)
         if state == State.RELATED and not error:
             master, status = _MASTER, _CONFIRMED
@@ -336,7 +336,7 @@ LOCAL_CODE = -1
 """``iif`` of packets that the host makes itself, in a job."""
 
 
-def _original(row: Row) -> Tuple:
+def original_of(row: Row) -> Tuple:
     """The packet's own direction as conntrack's tuple."""
     _, src, dst, proto, sport, dport, _, icmp_type, icmp_code, *_ = row
     if proto == ICMP:
@@ -344,7 +344,7 @@ def _original(row: Row) -> Tuple:
     return Tuple(src, dst, proto, sport, dport) if proto in TRACKED_BY_PORTS else Tuple(src, dst, proto, 0, 0)
 
 
-def _turned(this: Tuple) -> Tuple:
+def turned(this: Tuple) -> Tuple:
     """The other direction."""
     if this.proto == ICMP:
         kind, code = this.dport >> 8, this.dport & 0xFF

@@ -96,7 +96,7 @@ def track(p: PacketState, loose: bool) -> None:
         p.status = p.ctstatus or _STATUS[state]
         p.direction = p.ctdir or (st.REPLY if state is State.REPLY else st.ORIGINAL)
     p.origin = _original_tuple(p)
-    if state is State.NEW:
+    if state is State.NEW and p.connection is None:
         p.unbound = NAT_HOOKS
 
 

@@ -94,6 +94,9 @@ class _Flow:
         if connection is not None:
             marked = later if later.tracked else reply
             last = replace(last, ctstatus=_steady(packet.proto) | connection.nat, connmark=marked.connmark)
+        elif self.tracking and reply.tracked:  # the answer opened a connection, since the first packet had none
+            connection = Connection(reply.origin, reply_tuple(reply), reply.status & 48)
+            last = replace(last, state=State.NEW, ctstatus=st.CONFIRMED | connection.nat, connmark=reply.connmark)
         _, last_fate = self._walk(last, connection)
         return self._misses(last_fate, home, _turned(packet)) or self._end(Outcome.WORKS)
 
@@ -111,8 +114,8 @@ class _Flow:
         answer = Packet(
             LOCAL if fate.verdict is Verdict.LOCAL_IN else str(fate.oif), fate.dst, fate.src, packet.proto,
             fate.dport if ports else fate.sport, fate.sport if ports else fate.dport, flags,
-            ICMP_REPLY.get(packet.icmp_type, packet.icmp_type), family=packet.family, extra=packet.extra,
-            oif=packet.iif if packet.oif is not None else None)
+            ICMP_REPLY.get(packet.icmp_type, packet.icmp_type), packet.icmp_code, family=packet.family,
+            extra=packet.extra, oif=packet.iif if packet.oif is not None else None)
         if connection is None:
             return answer
         return replace(
@@ -122,12 +125,15 @@ class _Flow:
     def _later(self, packet: Packet, connection: Connection | None, reply: PacketState,
                first: PacketState) -> tuple[Packet, Connection | None]:
         """A later packet from where the first one came, and its connection. Where conntrack did not see the answer, a
-        TCP segment without SYN is INVALID, and others are still NEW."""
+        TCP segment after a SYN is INVALID, and others are still NEW."""
         later = replace(packet, tcp_flags=DATA if packet.proto == 6 else packet.tcp_flags)
         if connection is None:
             return later, None
         if not reply.tracked:
-            return (replace(later, state=State.INVALID), None) if packet.proto == 6 else (later, None)
+            if packet.proto == 6 and packet.tcp_flags & SYN:
+                return replace(later, state=State.INVALID), None
+            return replace(later, state=State.NEW, ctstatus=st.CONFIRMED | connection.nat,
+                           connmark=first.connmark), connection
         return replace(
             later, state=State.ESTABLISHED, ctstatus=_steady(packet.proto) | connection.nat, connmark=reply.connmark,
             ctorigdst=packet.dst, ctorigdstport=packet.dport if packet.proto in TRACKED_PORTS else 0), connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastpath.symbolic.hostsets import Fate, HostSets, Rewrite
+from fastpath.symbolic.regions import Region
 from fastpath.symbolic.space import HeaderSpace, PacketSet
 
-__all__ = ["Fate", "HeaderSpace", "HostSets", "PacketSet", "Rewrite"]
+__all__ = ["Fate", "HeaderSpace", "HostSets", "PacketSet", "Region", "Rewrite"]

@@ -143,11 +143,11 @@ class Store:
         if found is None:
             table = np.array(clipped, np.uint64)
             functions = np.array(bits, np.int64)
-            while (found := int(kernels.within(
+            while (new := int(kernels.within(
                 self.nodes, self._unique, self._cache, self._meta, self._stack, functions, table
             ))) < 0:
                 self._grow()
-            self._within[key] = found
+            found = self._within[key] = new
         return found
 
     def mapped(self, bits: Sequence[int], table: Sequence[int], width: int) -> tuple[int, ...]:

@@ -27,17 +27,26 @@ class Effects:
 
     def __init__(self, origin: Origin, looked: Iterable[str]) -> None:
         self.origin, self.store = origin, origin.store
+        self._set = 1
         self.kept = self.SHOWN | set(looked)
         if "touched" in self.kept:
             self.kept |= {"tos", "old_mark", "old_tos"}
         if "mark" in self.kept or "connmark" in self.kept:
             self.kept |= {"connmark"}
 
-    def apply(self, header: Header, effects: Iterable[Effect]) -> Header:
-        """The header behind some effects."""
+    def apply(self, header: Header, effects: Iterable[Effect], where: int) -> Header:
+        """The header behind some effects, for packets of the set `where`; for others it may hold anything."""
+        self._set = where
         for effect in effects:
             header = self._one(header, effect)
         return header
+
+    def _sure(self, diagram: int) -> int:
+        """A condition as simple as it is within the set at hand: constant if it always or never holds there."""
+        if diagram < 2:
+            return diagram
+        inside = self.store.both(self._set, diagram)
+        return 0 if inside == 0 else 1 if inside == self._set else diagram
 
     def _with(self, header: Header, **values: Bits) -> Header:
         origin = self.origin
@@ -66,9 +75,9 @@ class Effects:
             case codes.DST_NAT | codes.SRC_NAT:
                 return self._nat(header, e, e.code == codes.SRC_NAT)
             case codes.DST_MAP | codes.SRC_MAP:
-                base, status = ("dst", DST_NAT) if e.code == codes.DST_MAP else ("src", SRC_NAT)
+                base, bit = ("dst", DST_NAT) if e.code == codes.DST_MAP else ("src", SRC_NAT)
                 new = self._masked(bits(base), e.a, constant(e.b, 32))
-                return self._translated(header, status, **{base: new})
+                return self._translated(header, bit, **{base: new})
             case codes.MARK:
                 return self._with(header, mark=self._masked(bits("mark"), e.a, constant(e.b, 32)))
             case codes.CONNMARK if "connmark" in self.kept:
@@ -105,8 +114,7 @@ class Effects:
             case codes.TOUCH if "touched" in self.kept:
                 return self._touch(header, e.a)
             case codes.CONFIRM if "ctstatus" in self.kept:
-                status = bits("ctstatus")
-                confirmed = self._with_bits(status, CONFIRMED)
+                confirmed = self._with_bits(bits("ctstatus"), CONFIRMED)
                 return self._where(header, self._connected(header), ctstatus=confirmed)
             case codes.FORGET | codes.CONNMARK | codes.MARK_SAVE | codes.TTL_ADD | codes.TTL_SUB | codes.TOS | (
                 codes.NOTE_MARK | codes.TOUCH | codes.CONFIRM
@@ -120,7 +128,7 @@ class Effects:
         value = header.constant("ctstate")
         if value is not None:
             return int(value in CONNECTED)
-        return self.store.within(header.bits("ctstate"), CONNECTED.intervals)
+        return self._sure(self.store.within(header.bits("ctstate"), CONNECTED.intervals))
 
     @staticmethod
     def _and(bits: Bits, mask: int) -> Bits:
@@ -158,7 +166,9 @@ class Effects:
     def _translated(self, header: Header, status: int, **values: Bits) -> Header:
         """With another address or port, and the connection's NAT bit where that changed anything."""
         if "ctstatus" in self.kept:
-            changed = self.store.any_of(self.origin.differ(bits, header.bits(base)) for base, bits in values.items())
+            changed = self._sure(self.store.any_of(
+                self.origin.differ(bits, header.bits(base)) for base, bits in values.items() if base != "choice"
+            ))
             marked = self._with_bits(header.bits("ctstatus"), status)
             values["ctstatus"] = self.origin.choose(changed, marked, header.bits("ctstatus"))
         return self._with(header, **values)
@@ -169,14 +179,14 @@ class Effects:
         first, last, packed = e.a, e.b, e.c
         address_base, port_base = ("src", "sport") if source else ("dst", "dport")
         old_address, old_port = header.bits(address_base), header.bits(port_base)
-        ports = header.test(Field("proto"), PORT_PROTOCOLS)
+        ports = self._sure(header.test(Field("proto"), PORT_PROTOCOLS))
         to_ports, random = bool(packed & codes.HAS_PORTS), bool(packed & codes.RANDOM)
         low, high = packed & 0xFFFF, packed >> 16 & 0xFFFF
-        port_inside = header.test(Field(port_base), Values.of([(low, high)])) if to_ports else 1
+        port_inside = self._sure(header.test(Field(port_base), Values.of([(low, high)]))) if to_ports else 1
         stays = 0
         if source and not random:
             inside = 1 if first < 0 else header.test(Field(address_base), Values.of([(first, last)]))
-            stays = store.both(inside, store.either(port_inside, store.negated(ports)))
+            stays = self._sure(store.both(inside, store.either(port_inside, store.negated(ports))))
         address = old_address if first < 0 else constant(first, 32)
         chosen = int(first >= 0 and first != last)
         port = old_port
@@ -193,9 +203,12 @@ class Effects:
             if high > low and (source or random):
                 chosen = store.either(chosen, store.both(ports, moved))
         if random:
-            chosen = store.either(chosen, header.test(Field("proto"), Values.single(1)))
+            chosen = store.either(chosen, self._sure(header.test(Field("proto"), Values.single(1))))
         port = choose(ports, port, old_port)
-        port, address = choose(stays, old_port, port), choose(stays, old_address, address)
+        if to_ports or random:
+            port = choose(stays, old_port, port)
+        if first != last:  # where it stays it already is the only address there is
+            address = choose(stays, old_address, address)
         flag = store.without(chosen, stays)
         values = {address_base: address, port_base: port}
         if flag:
@@ -209,4 +222,4 @@ class Effects:
             changed = self.store.either(differ(bits("mark"), bits("old_mark")), differ(bits("tos"), bits("old_tos")))
         else:
             changed = differ(bits("dst"), self.origin.bits("dst"))
-        return self._where(header, changed, touched=self._with_bits(bits("touched"), bit))
+        return self._where(header, self._sure(changed), touched=self._with_bits(bits("touched"), bit))

@@ -1,8 +1,8 @@
 """What the fields of a packet hold on its way, as functions of the header that arrived.
 
-A :class:`Header` gives for each base (``compiler.fields``) a tuple of diagrams, one a bit, the highest first. Constants,
-unchanged columns, masks, sums and choices between them are thus one kind of thing; every effect of a rule is exact, and
-equal functions are equal tuples. Upper bits that a tuple lacks are zero.
+A :class:`Header` gives for each base (``compiler.fields``) a tuple of diagrams, one a bit, the highest first.
+Constants, unchanged columns, masks, sums and choices between them are thus one kind of thing; every effect of a rule is
+exact, and equal functions are equal tuples. Upper bits that a tuple lacks are zero.
 
 :class:`Origin` knows the header as it arrives at the first hook, with what connection tracking makes of it
 (``kernels/connection.py`` says the same for the compiled engine).
@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from fastpath.compiler.fields import BASES, CtState, Field, Values
+from fastpath.compiler.fields import CtState, Field, Values
 from fastpath.host.model import Host
-from fastpath.kernels import codes
 from fastpath.symbolic.space import HeaderSpace
 
 Bits: TypeAlias = tuple[int, ...]
@@ -218,11 +217,3 @@ class Header:
         if field.mask >= 0:
             bits = tuple(b if field.mask >> (len(bits) - 1 - i) & 1 else 0 for i, b in enumerate(bits))
         return self.origin.store.within(bits, values.intervals)
-
-
-def width(base: str) -> int:
-    """Bits of a base."""
-    return BASES.get(base, 32)
-
-
-__all__ = ["Bits", "Header", "Origin", "codes", "constant", "constant_of", "width"]

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fastpath.compiler.fields import Values
 from fastpath.compiler.flow import Builder, Ways, conntrack_in_use
 from fastpath.compiler.stages import ways_of_chain
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
 from fastpath.packets.schema import LOCAL, Hook, Verdict
 from fastpath.packets.text import format_address
+from fastpath.symbolic.affected import Names, affected
 from fastpath.symbolic.header import READS, Bits, Origin, constant_of
 from fastpath.symbolic.space import HeaderSpace, PacketSet
 from fastpath.symbolic.undecided import SHOWN, Doubts, Shown
@@ -92,7 +94,7 @@ class HostSets:
                 that cannot be followed.
         """
         if not any(h is host or h == host for h in space.hosts):
-            raise CompileError("the host is none of those that the header space was made for: name it in HeaderSpace.of")
+            raise CompileError("the host is none of those that the header space was made for (HeaderSpace.of)")
         if not host.complete and not space.given_oif and chain not in ("PREROUTING", "INPUT"):
             raise CompileError("the host's routes are not known: packets must bring an egress interface "
                                "(HeaderSpace.of(..., given_oif=True))")
@@ -123,10 +125,24 @@ class HostSets:
             if base.startswith("extra:"):
                 space.bits_of(base)
             space.look_at(READS.get(base, (base,)))
-        self.effects_read()
-        self._walked = walker.run(self._entries())
+        self._effects_read()
+        self._packets = space.domain
 
-    def effects_read(self) -> None:
+    def restrict(self, packets: PacketSet) -> None:
+        """Follows some packets only: fates are then a partition of these, and rules' sets are parts of them.
+
+        Raises:
+            CompileError: all packets have been followed already.
+        """
+        if "_walked" in self.__dict__:
+            raise CompileError("these sets have been computed already")
+        self._packets = packets.diagram
+
+    @cached_property
+    def _walked(self) -> Walked:
+        return Walker(self.origin, self._ways).run(self._entries())
+
+    def _effects_read(self) -> None:
         """Notes the columns that NAT and marks read."""
         steps = [s for found in self._ways.steps.values() for s in found]
         effects = [e for s in steps for b in s.blocks.values() for op in b.ops for e in op.effects]
@@ -134,14 +150,22 @@ class HostSets:
             self.space.look_at(EFFECT_READS)
 
     def _entries(self) -> dict[str, int]:
-        domain = self.space.domain
+        domain = self._packets
         if self.alone:
             return {"alone": domain}
-        from fastpath.compiler.fields import Values
-
         local = self.space.values_of("iif", Values.single(self.space.interface_id(LOCAL)))
         store = self.space.store
         return {"arriving": store.without(domain, local), "local": store.both(domain, local)}
+
+    def affected(self, other: HostSets, names: tuple[Names, Names] | None = None) -> PacketSet:
+        """The packets that may fare differently on another host of the space; none of the others does.
+
+        Args:
+            other: the other host's sets.
+            names: names of either host's rules by id, where it matters which rule decides.
+        """
+        found = affected((self.origin, other.origin), (self._ways, other._ways), self._entries(), names)
+        return PacketSet(self.space, found)
 
     # ------------------------------------------------------------------------------------------------- fates
 
@@ -189,23 +213,22 @@ class HostSets:
             for meeting, here in doubts.named()
         ]
 
-    def _decided(self) -> Iterator[tuple[Place, int]]:
+    @cached_property
+    def _decided(self) -> list[tuple[Place, int]]:
         """The ends of the headers whose fate does not depend on undecided rules; disjoint sets of headers."""
         store = self.space.store
         variables = dict.fromkeys((m.variable for m in self._walked.meetings.values()), 0)
         open_ = store.any_of(here for _, here in self.doubtful)
-        for place, here in self._ends.items():
-            left = store.without(store.assign(here, variables), open_)
-            if left:
-                yield place, left
+        left = ((place, store.without(store.assign(here, variables), open_)) for place, here in self._ends.items())
+        return [(place, here) for place, here in left if here]
 
-    def _by_rule(self, place: Place, here: int) -> Iterator[tuple[int, int]]:
-        """An end by deciding rule."""
-        if place.rule is not None:
-            yield place.rule, here
+    def _by_rule(self, rule: int | None, way: str, here: int) -> Iterator[tuple[int, int]]:
+        """The packets of an end by deciding rule: the one that ended it, else what the way's filter table let pass."""
+        if rule is not None:
+            yield rule, here
             return
         store = self.space.store
-        for rule, passed in self._accepted.get(place.way, {}).items():
+        for rule, passed in self._accepted.get(way, {}).items():
             part = store.both(here, passed)
             if part:
                 yield rule, part
@@ -227,9 +250,9 @@ class HostSets:
         """Every fate with its set, a partition of everything; without `rules` deciding rules are not told apart (and
         may be wrong)."""
         yield from self.doubtful
-        for place, here in self._decided():
+        for place, here in self._decided:
             if rules:
-                for rule, part in self._by_rule(place, here):
+                for rule, part in self._by_rule(place.rule, place.way, here):
                     yield self._fate(place, rule), part
             else:
                 yield self._fate(place, -1 if place.rule is None else place.rule), here
@@ -245,17 +268,36 @@ class HostSets:
             Sets by fate: the aspect's value where one was asked for as text, else a tuple of values.
         """
         aspects = (by,) if isinstance(by, str) else tuple(by)
+        found = self.within(self.space.everything, aspects)
+        return {key[0]: here for key, here in found.items()} if isinstance(by, str) else dict(found)
+
+    def within(self, packets: PacketSet, by: Iterable[str]) -> dict[tuple[Any, ...], PacketSet]:
+        """The fates of some packets, told apart by some aspects: a partition of them (see :meth:`fates`)."""
+        aspects = tuple(by)
         for aspect in aspects:
             if aspect not in ASPECTS:
                 raise CompileError(f"fates cannot be told apart by {aspect!r}; aspects are {', '.join(ASPECTS)}")
-        found: dict[tuple[object, ...], list[int]] = {}
-        for fate, here in self.each_fate(rules="rule" in aspects):
-            found.setdefault(fate.key(aspects), []).append(here)
         store = self.space.store
-        return {
-            key[0] if isinstance(by, str) else key: PacketSet(self.space, store.any_of(parts))
-            for key, parts in found.items()
-        }
+        found: dict[tuple[Any, ...], list[int]] = {}
+        grouped: dict[tuple[tuple[Any, ...], int | None, str], list[int]] = {}
+        rules = "rule" in aspects
+        for fate, here in self.doubtful:
+            part = store.both(here, packets.diagram)
+            if part:
+                found.setdefault(fate.key(aspects), []).append(part)
+        for place, here in self._decided:
+            part = store.both(here, packets.diagram)
+            if part:
+                key = self._fate(place, -1).key(aspects)
+                grouped.setdefault((key, place.rule if rules else -1, place.way), []).append(part)
+        at = aspects.index("rule") if rules else 0
+        for (key, rule, way), parts in grouped.items():
+            if not rules:
+                found.setdefault(key, []).extend(parts)
+                continue
+            for decided, part in self._by_rule(rule, way, store.any_of(parts)):
+                found.setdefault((*key[:at], decided, *key[at + 1:]), []).append(part)
+        return {key: PacketSet(self.space, store.any_of(parts)) for key, parts in found.items()}
 
     # ------------------------------------------------------------------------------------------------- rules
 

@@ -1,9 +1,10 @@
 """Header space: which bits of a packet sets of packets speak of.
 
-Every packet column (``packets.schema``) has bits of its own, in one order (``ORDER``), each column's bits together and
-the highest first. Interfaces are the ids of one table of names over all hosts of the space; a name that no host
-mentions falls under its longest wildcard, or under "any other". Callers' boolean columns follow, one bit each, and
-behind them the choices of undecided rules (see ``execute.py``), which no set of packets ever depends on.
+Every packet column (``packets.schema``) has bits of its own, in one order (``ORDER``), each column's bits together
+(those of the two marks take turns) and the highest first. Interfaces are the ids of one table of names over all hosts
+of the space; a name that no host mentions falls under its longest wildcard, or under "any other". Callers' boolean
+columns follow, one bit each, and behind them the choices of undecided rules (see ``walk.py``), which no set of packets
+ever depends on.
 
 A space is made for hosts that bring their routes (routing decides), or, where one of them does not, for packets that
 bring their egress interface: the column ``oif`` then counts among the header's.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,19 +26,24 @@ from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.packet import Packet
-from fastpath.packets.schema import LOCAL
 from fastpath.symbolic.bdd import Store
 
+if TYPE_CHECKING:
+    from fastpath.symbolic.regions import Region
+
 ORDER: tuple[tuple[str, int], ...] = (
-    ("iif", 16), ("oif", 16), ("state", 3), ("proto", 8), ("dst", 32), ("dport", 16), ("src", 32), ("sport", 16),
+    ("oif", 16), ("proto", 8), ("dport", 16), ("src", 32), ("iif", 16), ("dst", 32), ("state", 3), ("sport", 16),
     ("frag", 2), ("tcp_flags", 8), ("icmp_type", 8), ("icmp_code", 8), ("pkttype", 2), ("ttl", 8), ("tos", 8),
     ("length", 16), ("mark", 32), ("connmark", 32), ("ctdir", 2), ("ctstatus", 16), ("ctorigdst", 32),
     ("ctorigdstport", 16), ("mac_src", 48), ("uid", 32), ("gid", 32),
 )
-"""The packet columns with their numbers of bits, in the order of the variables; interfaces take as many as they need."""
+"""The packet columns with their numbers of bits, in the order of the variables; interfaces take what they need."""
 
 LARGEST: dict[str, int] = {"state": 6, "frag": 2, "pkttype": 2, "ctdir": 2}
 """The largest value of columns whose bits could hold more."""
+
+MIXED = ("mark", "connmark")
+"""Columns whose bits take turns: rules copy the one to the other, and tests of such copies compare them bit by bit."""
 
 ALWAYS = ("iif", "state", "proto", "dst", "dport", "src", "sport")
 """Columns that count as looked at, whatever the hosts' rules."""
@@ -46,14 +53,14 @@ MOST_EXTRAS = 64
 
 @dataclass(frozen=True)
 class Place:
-    """Where a column's bits are: variables ``first`` to ``first + bits - 1``, the highest bit first."""
+    """Where a column's bits are: their variables, in ascending order, the highest bit first."""
 
-    first: int
-    bits: int
+    variables: tuple[int, ...]
 
     @property
-    def variables(self) -> tuple[int, ...]:
-        return tuple(range(self.first, self.first + self.bits))
+    def bits(self) -> int:
+        """How many there are."""
+        return len(self.variables)
 
 
 class HeaderSpace:
@@ -86,7 +93,13 @@ class HeaderSpace:
             if name == "oif" and not given_oif:
                 continue
             size = (len(self.interfaces.names) - 1).bit_length() if name in ("iif", "oif") else bits
-            self.places[name] = Place(at, size)
+            if name in MIXED:
+                if name == MIXED[0]:
+                    for i, mixed in enumerate(MIXED):
+                        self.places[mixed] = Place(tuple(range(at + i, at + len(MIXED) * size, len(MIXED))))
+                    at += len(MIXED) * size
+                continue
+            self.places[name] = Place(tuple(range(at, at + size)))
             at += size
         self._extra_start = at
         self.choice_start = at + MOST_EXTRAS
@@ -129,7 +142,7 @@ class HeaderSpace:
                 used = sum(c.startswith("extra:") for c in self.places)
                 if used == MOST_EXTRAS:
                     raise CompileError(f"assumptions name more than {MOST_EXTRAS} columns")
-                self.places[column] = Place(self._extra_start + used, 1)
+                self.places[column] = Place((self._extra_start + used,))
                 self._looked.add(column)
             found = self._bits[column] = tuple(self.store.variable(v) for v in self.places[column].variables)
         return found
@@ -245,21 +258,15 @@ class PacketSet:
     def columns(self) -> tuple[str, ...]:
         """The columns that decide whether a header is in the set."""
         support = self.space.store.support(self.diagram)
-        return tuple(
-            name for name, p in self.space.places.items() if any(p.first <= v < p.first + p.bits for v in support)
-        )
+        return tuple(name for name, p in self.space.places.items() if not support.isdisjoint(p.variables))
 
     def count(self) -> int:
         """How many headers it holds, over the columns that the space's hosts can look at and those it asks for."""
         space = self.space
         counted = {*space.columns, *self.columns}
         others = [space.values_of(c, Values.single(0)) for c in space.places if c not in counted]
-        pinned = [c for c in ("iif", "oif") if c in space.places and c not in counted]
-        assert not pinned
-        total = max(p.first + p.bits for p in space.places.values())
-        pinned_set = space.store.all_of([self.diagram, *others])
-        spare = total - sum(p.bits for p in space.places.values())
-        return space.store.count(pinned_set, total) >> spare
+        total = sum(p.bits for p in space.places.values())
+        return space.store.count(space.store.all_of([self.diagram, *others]), total)
 
     def contains(self, packets: PacketBatch) -> npt.NDArray[np.bool_]:
         """Which of the packets are in the set: bool of shape (n,).
@@ -300,12 +307,3 @@ class PacketSet:
         from fastpath.symbolic.regions import regions
 
         return regions(self)
-
-
-if True:  # the type of what regions() gives; the module itself is loaded when asked for
-    from typing import TYPE_CHECKING
-
-    if TYPE_CHECKING:
-        from fastpath.symbolic.regions import Region
-
-__all__ = ["ALWAYS", "LARGEST", "LOCAL", "ORDER", "HeaderSpace", "PacketSet", "Place"]

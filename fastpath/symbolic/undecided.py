@@ -1,8 +1,8 @@
 """Which headers' fates depend on undecided rules.
 
-The rule is the reference's (``reference/undecided.py``): the baseline takes every undecided match for "no match". A packet
-is decided if all outcomes lead to the baseline's fate. Otherwise the rule to name is the first one on its way that changes
-the fate when it alone matches; failing that, the first from which some outcomes of later ones do.
+The rule is the reference's (``reference/undecided.py``): the baseline takes every undecided match for "no match". A
+packet is decided if all outcomes lead to the baseline's fate. Otherwise the rule to name is the first one on its way
+that changes the fate when it alone matches; failing that, the first from which some outcomes of later ones do.
 
 Outcomes are variables here (see ``walk.py``), so each of these is a question about functions: set all to 0, set one to
 1, ask whether some values of the later ones exist.

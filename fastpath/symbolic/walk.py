@@ -1,13 +1,13 @@
 """All packets through a host at once.
 
-The same lowered program as the compiler's (``compiler.flow``) is walked once, with sets of headers in place of a packet.
-At each place stand pairs of a :class:`~fastpath.symbolic.header.Header`, what the fields hold by now, and the set of the
-headers that arrived for which that is so. An op's condition, seen through a header, is a set of arrived headers: where
-it is empty, which constants that NAT wrote make so for most rules, nothing happens.
+The same lowered program as the compiler's (``compiler.flow``) is walked once, with sets of headers in place of a
+packet. At each place stand pairs of a :class:`~fastpath.symbolic.header.Header`, what the fields hold by now, and the
+set of the headers that arrived for which that is so. An op's condition, seen through a header, is a set of arrived
+headers: where it is empty, which constants that NAT wrote make so for most rules, nothing happens.
 
 An undecided rule is given a variable of its own for each place at which it can be met (with the calls that led
-there): a set of "headers and choices" then holds every possible way, and what became of a packet is decided where it does
-not depend on these variables (``undecided.py``).
+there): a set of "headers and choices" then holds every possible way, and what became of a packet is decided where it
+does not depend on these variables (``undecided.py``).
 
 Invariant: what goes in at a step comes out, to the bit: the ends of a walk are a partition of the headers and choices.
 Safe direction: an effect or an op that is not known here is refused.
@@ -16,13 +16,13 @@ Safe direction: an effect or an op that is not known here is refused.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from fastpath.compiler.fields import TRUE, Condition
+from fastpath.compiler.fields import TRUE, Condition, Field, Values
 from fastpath.compiler.flow import Step, Ways, tested
 from fastpath.compiler.program import Act, Block, End, Op
 from fastpath.errors import CompileError
@@ -99,6 +99,63 @@ class Live:
     perhaps: int
 
 
+class BlockIndex:
+    """Which ops of a block can hold where fields have known values: most of a long chain falls away by one look-up.
+
+    Attributes:
+        bases: every base that some op looks at.
+        bases_of: the same for each op.
+    """
+
+    def __init__(self, block: Block) -> None:
+        self.bases_of = tuple(
+            tuple(sorted({f.base for term in op.condition for f, _ in term.tests})) for op in block.ops
+        )
+        self.bases = tuple(sorted(frozenset().union(*self.bases_of)))
+        self.block = block
+        self._tables: dict[str, tuple[list[int], list[int]]] = {}
+
+    def _table(self, base: str) -> tuple[list[int], list[int]]:
+        """Starts of intervals of a base's values, and for each the ops that can hold there, as bits."""
+        found = self._tables.get(base)
+        if found is not None:
+            return found
+        always = 0
+        changes: dict[int, int] = defaultdict(int)
+        plain = Field(base)
+        for number, op in enumerate(self.block.ops):
+            sets = [term.values(plain) for term in op.condition]
+            if any(values is None for values in sets):
+                always |= 1 << number
+                continue
+            for first, last in Values.of(i for values in sets if values is not None for i in values):
+                changes[first] ^= 1 << number
+                changes[last + 1] ^= 1 << number
+        starts, members, holding = [0], [always], 0
+        for start in sorted(changes):
+            holding ^= changes[start]
+            if start == starts[-1]:
+                members[-1] = always | holding
+            else:
+                starts.append(start)
+                members.append(always | holding)
+        self._tables[base] = starts, members
+        return starts, members
+
+    def candidates(self, header: Header) -> Iterator[int]:
+        """The ops that the fields with known values do not rule out, in order."""
+        left = (1 << len(self.block.ops)) - 1
+        for base in self.bases:
+            value = header.constant(base)
+            if value is not None:
+                starts, members = self._table(base)
+                left &= members[bisect_right(starts, value) - 1]
+        while left:
+            bit = left & -left
+            yield bit.bit_length() - 1
+            left ^= bit
+
+
 class Walker:
     """Walks the ways of one host."""
 
@@ -112,9 +169,9 @@ class Walker:
         self.effects = Effects(origin, self.looked)
         self.walked = Walked()
         self._headers: dict[object, Header] = {}
-        self._bases: dict[int, tuple[str, ...]] = {}
+        self._indexes: dict[int, BlockIndex] = {}
+        self._conditions: dict[tuple[object, ...], tuple[int, int]] = {}
         self._live: dict[tuple[object, ...], list[Live]] = {}
-        self._after: dict[tuple[Header, int], Header] = {}
         self._waiting: dict[str, dict[Header, list[int]]] = {w: defaultdict(list) for w in ORDER}
         self._way = ""
         unknown = set(ways.steps) - set(ORDER)
@@ -132,7 +189,7 @@ class Walker:
                 continue
             self._way = way
             sets = self._merged(waiting)
-            for at, step in enumerate(self.ways.steps[way]):
+            for at, step in enumerate(self.ways.steps.get(way, ())):
                 sets = self._step(step, sets, (number, at))
             if way in self.ways.ends:
                 for header, here in sets.items():
@@ -309,7 +366,7 @@ class Walker:
         falls: dict[tuple[Header, int], list[int]], accepts: dict[Header, list[int]], born: dict[Header, list[int]],
     ) -> int:
         """An op whose condition holds for `matched` -> what of it goes on behind the op with the header unchanged."""
-        changed = self._changed(header, op)
+        changed = self._changed(header, op, matched)
         match op.act:
             case Act.NEXT:
                 if changed is header:
@@ -347,23 +404,21 @@ class Walker:
                 raise CompileError(f"sets of packets cannot follow an op that does {op.act.value!r} yet")
         return 0
 
-    def _changed(self, header: Header, op: Op) -> Header:
+    def _changed(self, header: Header, op: Op, matched: int) -> Header:
         """The header behind an op's effects and its choice of an interface."""
-        if not op.effects and op.oif is None:
+        egress = header.egress if op.oif is None else op.oif
+        effects = [e for e in op.effects if e.code != codes.FORGET]
+        if not effects and egress == header.egress:
             return header
-        key = (header, id(op))
-        found = self._after.get(key)
-        if found is None:
-            egress = header.egress if op.oif is None else op.oif
-            after = self.effects.apply(header, (e for e in op.effects if e.code != codes.FORGET))
-            found = self._after[key] = self.same(Header(self.origin, after.changed, egress))
-        return found
+        after = self.effects.apply(header, effects, matched)
+        return self.same(Header(self.origin, after.changed, egress))
 
     # -------------------------------------------------------------------------------------------- conditions
 
     def _condition(self, condition: Condition, header: Header) -> tuple[int, int]:
         """Where a condition surely holds, and where it perhaps does besides."""
-        sure, perhaps = [], []
+        sure: list[int] = []
+        perhaps: list[int] = []
         for term in condition:
             parts = []
             for tested_field, values in term.tests:
@@ -380,19 +435,22 @@ class Walker:
 
     def _live_ops(self, block: Block, header: Header) -> list[Live]:
         """The ops of a block that can hold for packets with this header."""
-        bases = self._bases.get(id(block))
-        if bases is None:
-            found = {f.base for op in block.ops for term in op.condition for f, _ in term.tests}
-            bases = self._bases[id(block)] = tuple(sorted(found))
-        key = (id(block), *(header.changed.get(base) for base in bases))
+        index = self._indexes.get(id(block))
+        if index is None:
+            index = self._indexes[id(block)] = BlockIndex(block)
+        changed = header.changed
+        key = (id(block), *(changed.get(base) for base in index.bases))
         live = self._live.get(key)
         if live is None:
-            live = []
-            for index, op in enumerate(block.ops):
-                sure, perhaps = self._condition(op.condition, header)
-                if sure or perhaps:
-                    live.append(Live(index, sure, perhaps))
-            self._live[key] = live
+            live = self._live[key] = []
+            for number in index.candidates(header):
+                op = block.ops[number]
+                seen = (id(op), *(changed.get(base) for base in index.bases_of[number]))
+                found = self._conditions.get(seen)
+                if found is None:
+                    found = self._conditions[seen] = self._condition(op.condition, header)
+                if found[0] or found[1]:
+                    live.append(Live(number, *found))
         return live
 
 

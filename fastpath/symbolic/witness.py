@@ -26,6 +26,8 @@ TYPICAL: dict[str, tuple[Values, ...]] = {
 }
 """What a column should hold, the first choice first."""
 
+BRIDGES = ("docker", "br-", "veth", "virbr")
+
 KNOWN_FLOW = (State.ESTABLISHED, State.REPLY)
 
 ADDRESSES = tuple(
@@ -51,7 +53,7 @@ def witness(found: PacketSet) -> Packet:
     left = found
     for column in space.places:
         for wish in _wishes(space, column, values):
-            better = left & space.test(column, wish)
+            better = left & space.set_of(wish)
             if better:
                 left = better
                 break
@@ -67,33 +69,40 @@ def witness(found: PacketSet) -> Packet:
     return Packet.make(**kept, extra=extra)
 
 
-def _wishes(space: HeaderSpace, column: str, values: dict[str, object]) -> Iterator[Values]:
+def _wishes(space: HeaderSpace, column: str, values: dict[str, object]) -> Iterator[int]:
+    """What a column should hold, as diagrams, the first choice first; `values` are those of earlier columns."""
+    wishes: list[Values] = []
     if column in ("iif", "oif"):
-        ids = space.interfaces
-        real = [n for host in space.hosts for i in host.interfaces if (n := i.name) not in ("lo", LOCAL)]
-        hidden = {m for host in space.hosts for i in host.interfaces if i.master is not None for m in [i.name]}
-        bridges = ("docker", "br-", "veth", "virbr")
-        for names in ([n for n in real if n not in hidden and not n.startswith(bridges)], real, [LOCAL], ["lo"]):
-            for name in dict.fromkeys(names):
-                yield Values.single(ids.id(name))
+        known = [i for host in space.hosts for i in host.interfaces if i.name not in ("lo", LOCAL)]
+        outer = [i.name for i in known if i.master is None and not i.name.startswith(BRIDGES)]
+        names = [*outer, *(i.name for i in known), LOCAL, "lo"]
+        wishes = [Values.single(space.interface_id(name)) for name in dict.fromkeys(names)]
     elif column in ("src", "dst"):
-        for range_ in ADDRESSES:
-            yield range_
+        last_byte = space.store.within(space.bits_of(column)[-8:], ((2, 254),))
+        for addresses in ADDRESSES:
+            found = space.values_of(column, addresses)
+            yield space.store.both(found, last_byte)
+            yield found
     elif column == "tcp_flags" and values.get("state") in KNOWN_FLOW:
-        yield Values.single(16)
-    yield from TYPICAL.get(column, ())
+        wishes = [Values.single(16)]
+    for wish in (*wishes, *TYPICAL.get(column, ())):
+        yield space.values_of(column, wish)
 
 
 def _smallest(found: PacketSet, column: str) -> int:
-    """The smallest value of a column in a set."""
-    store = found.space.store
-    diagram = found.diagram
-    value = 0
-    for variable in found.space.places[column].variables:
-        low = store.assign(diagram, {variable: 0})
-        value <<= 1
+    """A small value of a column in a set that holds one value only of every column in front of it.
+
+    Every node but 0 can be satisfied, so the low child is taken wherever it is another.
+    """
+    bits = {v: 1 << i for i, v in enumerate(reversed(found.space.places[column].variables))}
+    last = max(bits)
+    nodes = found.space.store.nodes
+    here, value = found.diagram, 0
+    while here > 1:
+        variable, low, high = nodes[here].tolist()
+        if variable > last:
+            break
         if low == 0:
-            low = store.assign(diagram, {variable: 1})
-            value |= 1
-        diagram = low
+            value |= bits.get(variable, 0)
+        here = low or high
     return value

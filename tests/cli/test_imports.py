@@ -17,7 +17,8 @@ PROBE = """
 import sys
 from fastpath.cli import main
 code = main(sys.argv[1:])
-heavy = sorted({name.split(".")[0] for name in sys.modules} & {"numba", "llvmlite", "pyarrow", "pandas"})
+found = {name.split(".")[0] for name in sys.modules}
+heavy = sorted(found & {"numba", "llvmlite", "pyarrow", "pandas", "altair", "vl_convert"})
 print("code", code, "heavy", *heavy, file=sys.stderr)
 """
 
@@ -29,7 +30,14 @@ print("code", code, "heavy", *heavy, file=sys.stderr)
         ["--version"],
         ["eval", "--help"],
         ["trace", "--help"],
+        ["query", "--help"],
+        ["lint", "--help"],
+        ["test", "--help"],
+        ["capacity", "report", "--help"],
+        ["capacity", "conntrack", "--rate", "tcp=500,30"],
+        ["diff", "--help"],
         ["check", "{host}"],
+        ["docker", "reach", "--from", "data/docker/shop.yaml", "--engine", "29"],
         ["trace", "--host", "{host}", "--in", "eth0", "--src", "198.51.100.7", "--dst", "10.0.2.15", "--dport", "8080"],
     ],
     ids=lambda words: " ".join(words[:2]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from pathlib import Path
 
@@ -76,6 +77,23 @@ def test_the_likeliest_order_of_ports_is_rarely_wrong(name: str) -> None:
     made = chains(topology.host(engine_of(name)).ruleset)["nat", "DOCKER"][1]
     captured = chains(Host.load(HOSTS / name).ruleset)["nat", "DOCKER"][1]
     assert sum(one != other for one, other in zip(made, captured, strict=True)) <= 15
+
+
+@pytest.mark.parametrize("name", ["docker20-big", "docker26-big"])
+def test_containers_that_are_alike_in_every_way_come_in_more_than_one_order(name: str) -> None:
+    """Why the order of such ports cannot be derived: equal containers of one capture differ in it."""
+    if name not in NAMES:
+        pytest.skip(f"no {name}")
+    items = json.loads((HOSTS / name / "containers.json").read_text(encoding="utf-8"))
+    rules = chains(Host.load(HOSTS / name).ruleset)["nat", "DOCKER"][1]
+    orders: dict[str, set[tuple[str, ...]]] = {}
+    for item in items:
+        bound = list(item["HostConfig"]["PortBindings"] or {})
+        (address,) = (n["IPAddress"] for n in item["NetworkSettings"]["Networks"].values())
+        ports = tuple(rule.rpartition(":")[2] for rule in rules if f" {address}:" in rule)
+        if len(bound) == 3:
+            orders.setdefault(str(bound), set()).add(ports)
+    assert orders == {"['443/tcp', '53/udp', '80/tcp']": {("53", "443", "80"), ("443", "80", "53")}}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,7 +19,7 @@ from fastpath.netns.limits import reasons
 from fastpath.packets import PacketBatch
 from fastpath.packets.result import Result
 from fastpath.packets.schema import PACKET_COLUMNS, RESULT_COLUMNS, Flag, Leg, Outcome, State
-from tests.property.test_flows_agree import connections, host_with
+from tests.property.test_flows_agree import compiled, connections, host_with
 from tests.strategies import edge_packets, random_drawn
 from tests.topologies import ENGINES, drawn, named_packets
 
@@ -48,7 +48,7 @@ def sent(found: FlowResult) -> tuple[PacketBatch, np.ndarray, np.ndarray]:
 def judged(host: Host, packets: PacketBatch, backend: netns.Backend) -> PacketBatch:
     """First packets of connections that the judge can make in full, and that no choice of the kernel's decides."""
     packets = packets.take(packets.column("state") == State.AUTO)
-    found = fp.evaluate_flows(host, packets)
+    found = fp.evaluate_flows(host, packets, engine=compiled(host))
     every, owner, kind = sent(found)
     bad = reasons(host, every)[0] != 0
     bad |= differences(host, every, backend)[0] != 0
@@ -64,7 +64,7 @@ def judged(host: Host, packets: PacketBatch, backend: netns.Backend) -> PacketBa
 
 
 def agree(host: Host, packets: PacketBatch, judge: netns.Judge, backend: netns.Backend, about: object) -> FlowResult:
-    found = fp.evaluate_flows(host, judged(host, packets, backend))
+    found = fp.evaluate_flows(host, judged(host, packets, backend), engine=compiled(host))
     every, owner, kind = sent(found)
     kernel = judge.evaluate(host, every, backend, connections=owner.astype(np.int32))
     assert kernel.judged.all(), set(kernel.reason_texts)

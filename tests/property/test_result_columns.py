@@ -72,7 +72,7 @@ def test_several_threads() -> None:
     """Scratch columns are reused chunk by chunk and must not be shared."""
     host = random_drawn(501).host()
     packets = fp.synth.packets(host, 600_000, seed=5, profile="edges")
-    engine = fp.compile(host, config=Config(linear=True))
+    engine = fp.compile(host, config=Config(structure="linear"))
     full = engine.evaluate(packets, threads=1)
     found = engine.evaluate(packets, threads=4, columns=["verdict", "rule"])
     np.testing.assert_array_equal(found.verdict, full.verdict)

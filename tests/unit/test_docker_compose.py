@@ -318,3 +318,31 @@ def test_the_example_shop_reads() -> None:
         ("0.0.0.0", 443), ("0.0.0.0", 8080), ("127.0.0.1", 6380)]
     for engine in ("1.10", "20.10", "28.0.0", "29"):
         assert topology.host(engine).ruleset.table("nat") is not None
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("services: {a: {image: a, networks: [x, y]}}\n"
+     "networks: {x: {ipam: {config: [{subnet: 172.30.0.0/16}]}}, y: {ipam: {config: [{subnet: 172.30.5.0/24}]}}}",
+     "networks.y.ipam.config[0].subnet: network 'shop_y': subnet 172.30.5.0/24 overlaps 172.30.0.0/16"),
+    ("services: {a: {image: a, ports: ['9:9', '8080:80']}, b: {image: a, ports: ['8000-8001:1-2', '8080:81']}}",
+     "services.b.ports[1]: container 'shop-b-1': host port 8080/tcp on 0.0.0.0 is taken by 'shop-a-1'"),
+    ("services: {a: {image: a, networks: {x: {ipv4_address: 10.0.0.5}}}}\n"
+     "networks: {x: {ipam: {config: [{subnet: 172.30.0.0/16}]}}}",
+     "services.a.networks.x: container 'shop-a-1': address 10.0.0.5 is outside network 'shop_x'"),
+    ("services: {a: {image: a, networks: [x]}}\nnetworks: {x: {ipam: {config: [{subnet: 'fd00::/64'}, "
+     "{subnet: 172.30.0.1/16}]}}}",
+     "networks.x.ipam.config[1].subnet: network 'shop_x': '172.30.0.1/16' is not an IPv4 subnet"),
+    ("services: {a: {image: a, networks: [x]}}\nnetworks: {x: {driver: weird}}",
+     "networks.x.driver: network 'shop_x': driver 'weird' should be one of bridge"),
+    ("services: {a: {image: a, network_mode: 'container:zzz'}}",
+     "services.a.network_mode: container 'shop-a-1': mode 'container:zzz' names an unknown container"),
+    ("services: {a: {image: a, networks: [x]}}\n"
+     "networks: {x: {driver_opts: {com.docker.network.bridge.name: averyveryverylongname}}}",
+     "networks.x.driver_opts: network 'shop_x': bridge name 'averyveryverylongname' is longer"),
+])
+def test_what_docker_would_refuse_names_file_path_and_value(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(text)
+    with pytest.raises(TopologyError) as error:
+        Topology.from_compose(file, {}, project="shop")
+    assert str(error.value).startswith(f"{file}: {message}")

@@ -62,7 +62,8 @@ def read_compose(
     try:
         topology.check()
     except TopologyError as error:
-        raise TopologyError(f"{where}: {error}") from None
+        path = services.path_of(error.subject) if error.subject is not None else ""
+        raise TopologyError(f"{where}: {path}{error}") from None
     return topology
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from fastpath.docker.compose import keys
 from fastpath.docker.compose.interpolate import interpolate
 from fastpath.docker.compose.merge import merge, normalise, strip
-from fastpath.docker.errors import TopologyError
+from fastpath.docker.errors import Subject, TopologyError
 from fastpath.docker.options import network_options
 from fastpath.docker.ports import expand, parse_short, port_range
 from fastpath.docker.topology import PROTOCOLS, Container, Endpoint, Network, Port
@@ -239,6 +239,32 @@ class Services:
                 "reserved": tuple(str(address) for address in auxiliary.values())}
         return Network(
             name, driver, internal=keys.boolean(declared.get("internal"), f"{at}.internal"), **fields)
+
+    def path_of(self, subject: Subject) -> str:
+        """The path of what an error is about, with a colon and a blank behind it; empty where it is not of the file."""
+        if subject.kind == "network":
+            key = next((key for key in self._declared if self._network_name(key) == subject.name), None)
+            if key is None:
+                return ""
+            if subject.field in ("subnet", "gateway", "ip_range"):
+                configs = ((self._declared[key] or {}).get("ipam") or {}).get("config") or ()
+                first = next((n for n, c in enumerate(configs) if ":" not in str(c.get("subnet", ""))), 0)
+                return f"networks.{key}.ipam.config[{first}].{subject.field}: "
+            inside = {"driver": ".driver", "bridge": ".driver_opts"}.get(subject.field, "")
+            return f"networks.{key}{inside}: "
+        name = next((name for name in self.services if subject.name in self._names(name)), None)
+        if name is None:
+            return ""
+        service, at = self.services[name], f"services.{name}"
+        if subject.field == "ports":
+            for number, item in enumerate(service.get("ports") or ()):
+                if subject.value in self._port(item, at):
+                    return f"{at}.ports[{number}]: "
+        if subject.field == "networks" and "networks" in service:
+            keys_ = [key for key in self._uses(name) if self._network_name(key) == subject.value]
+            return f"{at}.networks{f'.{keys_[0]}' if keys_ else ''}: "
+        inside = {"mode": ".network_mode", "links": ".links"}.get(subject.field, "")
+        return f"{at}{inside}: "
 
     # ------------------------------------------------------------------------------------------------- ports
 

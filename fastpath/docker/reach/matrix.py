@@ -79,7 +79,7 @@ class Reachability:
     """Who reaches what. Rows are sources, columns targets.
 
     Attributes:
-        topology, engine, host: what was evaluated; ``compiled`` is the host compiled.
+        topology, engine, host: what was evaluated; ``engines`` is the host compiled, as far as that was needed.
         sources: containers, the host, the outside.
         targets: ports.
         reach: int8 of shape (sources, targets): 0 no, 1 yes, 2 undecided.
@@ -112,14 +112,15 @@ class Reachability:
     # ------------------------------------------------------------------------------------------- evaluation
 
     def _evaluate(self) -> None:
-        import fastpath as fp
+        from fastpath.analysis.flow_engines import FlowEngines
+        from fastpath.analysis.flows import evaluate_flows
 
-        self.compiled = engine = fp.compile(self.host)
-        self._proxied = fp.evaluate_flows(self.host, self._proxy_packets(), engine=engine, threads=self._threads)
+        self.engines = engine = FlowEngines(self.host)
+        self._proxied = evaluate_flows(self.host, self._proxy_packets(), engine=engine, threads=self._threads)
         step = max(1, CHUNK // max(1, len(self.targets)))
         for start in range(0, len(self.sources), step):
             rows, columns, packets = self._packets(range(start, min(start + step, len(self.sources))))
-            found = fp.evaluate_flows(self.host, packets, engine=engine, threads=self._threads)
+            found = evaluate_flows(self.host, packets, engine=engine, threads=self._threads)
             self._judge(rows, columns, found)
 
     def _packets(self, chosen: range) -> tuple[Array, Array, PacketBatch]:
@@ -328,11 +329,11 @@ class Reachability:
 
     def explain(self, source: str, target: str) -> str:
         """A cell's connection, packet by packet and rule by rule."""
-        import fastpath as fp
+        from fastpath.analysis.flows import evaluate_flows
 
         row, column = self.index(source, target)
         packet = self.packet(row, column)
-        told = "" if packet is None else "\n\n" + fp.evaluate_flows(self.host, packet).explain(0)
+        told = "" if packet is None else "\n\n" + evaluate_flows(self.host, packet).explain(0)
         return f"{self.sources[row].name} -> {self.targets[column].name}: {self.reason(row, column)}{told}"
 
     # ------------------------------------------------------------------------------------------- as files

@@ -40,7 +40,7 @@ def sentence(matrix: Reachability, row: int, column: int) -> str:
 
 def _works(matrix: Reachability, row: int, column: int, target: Target) -> str:
     accepted = matrix.kept("accepted", row, column)
-    by = f"let through by {matrix.compiled.rules[accepted]}" if accepted >= 0 else "no filter rule stands in its way"
+    by = f"let through by {matrix.engines.refs[accepted]}" if accepted >= 0 else "no filter rule stands in its way"
     if target.kind == "host-other":
         return f"delivered to the host, {by}; whether something listens there is not known"
     if target.kind == "host":
@@ -62,12 +62,12 @@ def _fails(matrix: Reachability, row: int, column: int) -> str:
     if matrix.kept("outcome", row, column) == Outcome.STOPPED and rule >= 0:
         return stopped_text(
             Leg(matrix.kept("leg", row, column)), Verdict(matrix.kept("verdict", row, column)),
-            Hook(matrix.kept("hook", row, column)), str(matrix.compiled.rules[rule]))
+            Hook(matrix.kept("hook", row, column)), str(matrix.engines.refs[rule]))
     from fastpath.analysis.flows import evaluate_flows
 
     packet = matrix.packet(row, column)
     assert packet is not None
-    return evaluate_flows(matrix.host, packet, engine=matrix.compiled).reason(0)
+    return evaluate_flows(matrix.host, packet, engine=matrix.engines).reason(0)
 
 
 def _mapped(matrix: Reachability, row: int, column: int) -> str:
