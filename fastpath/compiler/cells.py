@@ -47,12 +47,6 @@ from fastpath.kernels.layout import (
     SHAPE_RUNS,
 )
 
-DENSE = 1 << 24
-"""Cells of two keys above which the runs are searched instead."""
-
-DIRECT = 1 << 23
-"""Cells of lists and rest classes above which the lists are read."""
-
 
 class _Pool:
     """A growing flat array."""
@@ -74,8 +68,14 @@ class _Pool:
 
 @dataclass
 class Cells:
-    """Collects the arrays of cross products."""
+    """Collects the arrays of cross products.
 
+    Attributes:
+        most: cells of two keys above which the runs are searched instead, and cells of lists and rest classes above
+            which the lists are read.
+    """
+
+    most: int
     lookups: list[list[int]] = field(default_factory=list)
     merges: list[list[int]] = field(default_factory=list)
     groups: list[list[int]] = field(default_factory=list)
@@ -116,7 +116,7 @@ class Cells:
             row[at], row[of_map] = slots[key.field], self.wide.add(key.places)
         if len(group.keys) == 2:
             rows, columns = (key.count for key in group.keys)
-            if rows * columns <= DENSE:
+            if rows * columns <= self.most:
                 cells = np.empty((rows, columns), np.uint32)
                 build.fill_dense(group.run_start, group.run_column, group.run_list, cells)
                 row[G_WIDTH] = columns
@@ -128,7 +128,7 @@ class Cells:
                 self.wide.add(group.run_column)
                 self.wide.add(group.run_list)
                 row[G_TABLE_WIDE] = len(group.run_column)
-        if group.lists * built.rest <= DIRECT:
+        if group.lists * built.rest <= self.most:
             row[G_RESULT] = RESULT_DIRECT
             found = np.empty((group.lists, built.rest), np.uint32)
             build.first_holding(

@@ -19,6 +19,9 @@ class Config:
         structure: ``cross-product``, ``diagram`` or ``linear`` for that structure wherever it can stand, None for what
             is estimated to be fastest. ``linear`` is always possible; a stage that cannot have the structure asked
             for, or not within the limits, is linear.
+        max_table_bytes: memory that tables may take to be faster. Tables whose size is a product (of two keys, of
+            lists and merged classes) and address maps stay below a share of it; where they would not, they take a
+            slower form that grows with the rules only.
         max_words: 32-bit words of one stage's decision diagram.
         max_work: steps that may be taken to build it, one for each node and distinct class of its level, and one for
             each term that a node keeps; a second or two of compilation for a million.
@@ -32,6 +35,7 @@ class Config:
     """
 
     structure: Structure | None = None
+    max_table_bytes: int = 64 << 20
     max_words: int = 4_000_000
     max_work: int = 4_000_000
     max_product: int = 1 << 14

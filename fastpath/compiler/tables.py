@@ -173,6 +173,7 @@ class _Packer:
     """Collects the flat arrays."""
 
     conntrack_loose: bool
+    config: Config
     fields: list[list[int]] = field(default_factory=list)
     maps: list[npt.NDArray[np.uint16]] = field(default_factory=list)
     maps_size: int = 0
@@ -197,8 +198,11 @@ class _Packer:
     sets: list[npt.NDArray[np.uint8]] = field(default_factory=list)
     sets_size: int = 0
     set_at: dict[tuple[int, object], int] = field(default_factory=dict)
-    cells: Cells = field(default_factory=Cells)
+    cells: Cells = field(init=False)
     leaves: list[list[int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cells = Cells(self.config.max_table_bytes // 8)
 
     def add_map(self, table: npt.NDArray[np.uint16]) -> int:
         at = self.maps_size
@@ -234,7 +238,7 @@ class _Packer:
                 if f.bits == 16:
                     row[F_TABLE] = self.add_trie(classes.trie_table(found))
                 else:
-                    words, knots = classes.address_map(found)
+                    words, knots = classes.address_map(found, most=self.config.max_table_bytes // 64)
                     row[F_TABLE], row[F_EXTRA] = self.add_trie(words), int(knots)
             else:
                 row[F_KIND], row[F_TABLE], row[F_COUNT] = K_SEARCH, len(self.bounds), len(found.starts)
@@ -582,7 +586,7 @@ def compile_stages(
     partitions = {f: classes.partition(f, sets) for f, sets in sorted(wanted.items())}  # type: ignore[arg-type]
     slots = {f: i for i, f in enumerate(partitions)}
     extras = tuple(sorted(f.base[6:] for f in partitions if f.base.startswith("extra:")))
-    packer = _Packer(conntrack_loose=bool(host.sysctl("net.netfilter.nf_conntrack_tcp_loose", 1)))
+    packer = _Packer(conntrack_loose=bool(host.sysctl("net.netfilter.nf_conntrack_tcp_loose", 1)), config=config)
     for found in partitions.values():
         packer.add_field(found, len(builder.interfaces.names), extras)
     changing = frozenset(

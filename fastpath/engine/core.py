@@ -78,7 +78,7 @@ class Engine:
 
     @property
     def structures(self) -> dict[str, str]:
-        """Structure chosen for each stage of the way: ``diagram`` or ``linear``."""
+        """Structure chosen for each stage of the way: ``diagram``, ``cross-product`` or ``linear``."""
         found = self.routed or self.given
         return dict(zip(found.stages, found.structures, strict=True)) if found is not None else {}
 

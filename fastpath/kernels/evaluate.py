@@ -177,19 +177,19 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
         if begun >> B_IIF & 1 == 0:
             for k in range(m):
                 iifs[k] = ids[c_iif[b0 + k] + 1]
-        if need & ~begun >> B_OIF & 1:
+        if (need & ~begun) >> B_OIF & 1:
             for k in range(m):
                 aux[A_OIF, k] = ids[c.oif[b0 + k] + 1]
-        if need & ~begun >> B_CTSTATE & 1:
+        if (need & ~begun) >> B_CTSTATE & 1:
             connection_states(tcp_first, icmp_first, c.state, c_proto, c.tcp_flags, c.icmp_type, b0, m, aux[A_CTSTATE])
-        if need & ~begun >> B_CTDIR & 1:
+        if (need & ~begun) >> B_CTDIR & 1:
             connection_details(c, aux, b0, m)
         if need >> B_CONNMARK & 1:
             for k in range(m):
                 aux[A_CONNMARK, k] = c.connmark[b0 + k]
-        if need & ~begun >> B_TTL & 1:
+        if (need & ~begun) >> B_TTL & 1:
             aux[A_TTL, 0:m] = c.ttl[b0:b0 + m]
-        if need & ~begun >> B_TOS & 1:
+        if (need & ~begun) >> B_TOS & 1:
             aux[A_TOS, 0:m] = c.tos[b0:b0 + m]
         if need >> B_NOTRACK & 1:
             aux[A_NOTRACK, 0:m] = 0

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastpath.compiler.config import STRUCTURES, Config, Structure
 from fastpath.engine import compile as compile_host
 from fastpath.host.model import Host
 from fastpath.packets import PacketBatch, Result
@@ -43,10 +44,11 @@ def check_agreement(
     assume: Mapping[str | int, str] | None = None,
     table: str | None = None,
     chain: str | None = None,
+    config: Config | None = None,
 ) -> Result:
     """Evaluates with both engines and compares everything; returns the reference's result."""
     expected = evaluate(host, packets, assume=assume, table=table, chain=chain)
-    found = compile_host(host, assume=assume, table=table, chain=chain).evaluate(packets)
+    found = compile_host(host, assume=assume, table=table, chain=chain, config=config).evaluate(packets)
     columns = [c.name for c in RESULT_COLUMNS if c.name != "oif"]
     same = all(np.array_equal(getattr(found, name), getattr(expected, name)) for name in columns)
     names = [[*r.interfaces, None] for r in (found, expected)]
@@ -64,11 +66,11 @@ def check_agreement(
     return expected
 
 
-def check_seed(seed: int, *, size: int = 7, packets: int = PACKETS) -> Result:
+def check_seed(seed: int, *, size: int = 7, packets: int = PACKETS, config: Config | None = None) -> Result:
     """Both engines on one drawn host."""
     drawn = random_drawn(seed, size=size)
     host = drawn.host()
-    return check_agreement(host, edge_packets(host, packets, seed), about=f"seed {seed}\n{drawn}")
+    return check_agreement(host, edge_packets(host, packets, seed), about=f"seed {seed}\n{drawn}", config=config)
 
 
 # ------------------------------------------------------------------------------------------------- drawn hosts
@@ -77,6 +79,21 @@ def check_seed(seed: int, *, size: int = 7, packets: int = PACKETS) -> Result:
 @pytest.mark.parametrize("seed", range(0, 40))
 def test_some_drawn_hosts(seed: int) -> None:
     check_seed(seed)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("seed", range(40, 70))
+def test_each_structure_forced(seed: int, structure: Structure) -> None:
+    """Wherever it can stand, however short the chains."""
+    check_seed(seed, config=Config(structure=structure))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("first", range(20_000, 20_400, CHUNK))
+def test_each_structure_forced_many_times(first: int, structure: Structure) -> None:
+    for seed in range(first, first + CHUNK):
+        check_seed(seed, size=7 + seed % 3 * 9, config=Config(structure=structure))
 
 
 @pytest.mark.parametrize("seed", KEPT)

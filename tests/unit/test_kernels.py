@@ -141,7 +141,7 @@ def table_of(found: object, interfaces: int) -> Tables:
     """Kernel tables with one field."""
     from fastpath.compiler.tables import _Packer
 
-    packer = _Packer(True)
+    packer = _Packer(True, Config())
     packer.add_field(found, interfaces, ["x"])  # type: ignore[arg-type]
     arrays = compile_tables(make_host(), table=None, chain=None, assume={}, given_oif=False, config=Config()).arrays
     arrays |= {
