@@ -3,8 +3,8 @@
 A packet's first matching box names the rule or policy that decides its walk through the chain. Where a box returns to
 a calling chain under a condition, what follows there is written out once more for it; a box that is empty is left out.
 Only tests that the fields can hold are known, everything else is refused, so that no comparison is won by leaving
-something out. The boxes see whole packets (no fragments), as such a classifier does. Whether a destination is the
-host's own is a field, too, which headers bring ready-made: else every such test would be written out for every address.
+something out. The boxes see whole packets (no fragments), as such a classifier does. Whether a destination is
+the host's own is a field too, which headers bring ready-made: else such tests would be written out for every address.
 """
 
 from __future__ import annotations

@@ -35,9 +35,7 @@ def headers(rules: FirstMatch, n: int, kind: str, seed: int = 0) -> Array:
     """
     rng = np.random.default_rng([seed, n, KINDS.index(kind)])
     if kind == "zipf":
-        flows = _inside(rules, FLOWS, rng)
-        shares = 1 / np.arange(1, FLOWS + 1)
-        return np.ascontiguousarray(flows[_choice(shares, n, rng)])
+        return np.ascontiguousarray(_inside(rules, FLOWS, rng)[zipf(FLOWS, n, rng)])
     if kind == "uniform":
         return _inside(rules, n, rng)
     which = rng.integers(0, len(rules), n)
@@ -52,8 +50,10 @@ def _inside(rules: FirstMatch, n: int, rng: np.random.Generator) -> Array:
     return _valid(low + (rng.random((n, len(FIELDS))) * (high - low + np.uint64(1))).astype(np.uint64), rules, rng)
 
 
-def _choice(shares: Array, n: int, rng: np.random.Generator) -> Array:
-    return np.searchsorted(np.cumsum(shares) / shares.sum(), rng.random(n)).clip(0, len(shares) - 1)
+def zipf(flows: int, n: int, rng: np.random.Generator) -> Array:
+    """n numbers of flows, the k-th of which has a share in proportion to 1/k."""
+    shares = np.cumsum(1 / np.arange(1, flows + 1))
+    return np.searchsorted(shares / shares[-1], rng.random(n)).clip(0, flows - 1)
 
 
 def _valid(at: Array, rules: FirstMatch, rng: np.random.Generator) -> Array:
@@ -101,3 +101,15 @@ def batch(rules: FirstMatch, at: Array, *, plain: bool = False) -> PacketBatch:
         columns |= {name: column[name].astype(np.int16) for name in ("iif", "oif")}
         columns["state"] = column["state"].astype(np.uint8)
     return PacketBatch.from_columns(columns, len(at), interfaces=names)
+
+
+def headers_of(rules: FirstMatch, packets: PacketBatch) -> Array:
+    """Packets with given egress interfaces as headers; the opposite of :func:`batch`."""
+    known = {name: i + 1 for i, name in enumerate(rules.interfaces)}
+    codes = np.array([known.get(name, 0) for name in packets.interfaces] + [0], np.uint32)
+    out = np.zeros((len(packets), len(FIELDS)), np.uint32)
+    for i, name in enumerate(FIELDS[:-1]):
+        values = packets.column(name)
+        out[:, i] = codes[values] if name in ("iif", "oif") else values
+    out[:, -1] = _is_local(out[:, 1], rules)
+    return out
