@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 WIDTH = 660
+NEAR = 2.0
+"""What bears less than this many times the traffic is shown as scarce."""
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Liberation Sans', Arial, sans-serif"
 _COLORS = {
     False: ("#2563a8", "#d9701e", "#2a8c6d", "#a3478f", "#8a6d1d", "#5b6470", "#c43d4b", "#3aa0c9"),
@@ -103,8 +105,9 @@ def headroom(factors: Mapping[str, float]) -> Chart:
     import altair as alt
 
     most = 10_000.0
-    rows: list[Row] = [{"what": what, "factor": min(max(factor, 0.01), most), "label": factor_text(factor),
-             "enough": factor >= 1} for what, factor in factors.items()]
+    rows: list[Row] = [{
+        "what": what, "factor": min(max(factor, 0.01), most), "label": factor_text(factor),
+        "state": "over" if factor < 1 else "near" if factor < NEAR else "enough"} for what, factor in factors.items()]
     base = _of(rows).encode(
         y=alt.Y("what:N", sort=None, title=None, axis=_names(row["what"] for row in rows)))
     low = min(0.1, *(row["factor"] / 2 for row in rows))
@@ -112,8 +115,8 @@ def headroom(factors: Mapping[str, float]) -> Chart:
     points = base.mark_bar(height=18, cornerRadiusEnd=3).encode(
         x=alt.X("factor:Q", title="times today's traffic", scale=alt.Scale(type="log", domain=[low, high]),
                 axis=alt.Axis(format="~g", values=[10.0**power for power in range(-3, 6)])),
-        x2=alt.datum(low), color=alt.Color("enough:N", legend=None, scale=alt.Scale(
-            domain=[True, False], range=["#2f9c79", "#d2505d"])))
+        x2=alt.datum(low), color=alt.Color("state:N", legend=None, scale=alt.Scale(
+            domain=["enough", "near", "over"], range=["#2f9c79", "#c98a1b", "#d2505d"])))
     labels = base.mark_text(align="left", dx=6).encode(x="factor:Q", text="label:N")
     today = _of([{"x": 1}]).mark_rule(strokeDash=[5, 4], strokeWidth=1.5).encode(x="x:Q")
     return _chart("headroom", "Where it runs out", "Each bar ends where the resource is used up; the dashed line is "
@@ -231,7 +234,7 @@ def cost_by_size(result: SweepResult) -> Chart:
         y=alt.Y("ns:Q", title="ns for each packet, on average", axis=alt.Axis(format="~s", tickCount=6)),
         color=alt.Color("engine:N", title=None, sort=None, legend=alt.Legend(orient="bottom", columns=6)))
     return _chart("cost-by-size", "CPU as the host grows",
-                  f"Mean cost of a packet of this traffic, by {result.name}.",
+                  f"What a packet of this traffic costs on average, with {result.name}.",
                   lines.properties(width=WIDTH, height=280), rows)
 
 

@@ -9,12 +9,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from fastpath.capacity.charts import Chart
+from fastpath.capacity.charts import NEAR, Chart
 from fastpath.capacity.report import numbers
 from fastpath.capacity.report.gather import Answer, CapacityReport
-
-_NEAR = 2.0
-"""What bears less than twice the traffic is shown as scarce."""
 
 
 def render(report: CapacityReport) -> str:
@@ -50,7 +47,7 @@ def _section(title: str, *parts: str) -> str:
 
 
 def _answer(answer: Answer) -> str:
-    state = " over" if answer.factor < 1 else " near" if answer.factor < _NEAR else ""
+    state = " over" if answer.factor < 1 else " near" if answer.factor < NEAR else ""
     advice = f'<p class="advice">{escape(_sentence(answer.advice))}</p>' if answer.advice else ""
     return (f'<div class="answer{state}"><div class="what">{escape(answer.what)}</div>'
             f'<div class="factor">{escape(numbers.times(answer.factor))}</div>'
