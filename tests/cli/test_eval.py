@@ -115,7 +115,7 @@ def test_bench_measures_these_rules(fastpath, host):
     done = fastpath("bench", "--host", host, "-n", "2k", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["count"] == 2000 and found["table_bytes"] > 0 and found["rules"] == 14
+    assert found["count"] == 2000 and found["table_bytes"] > 0 and found["rules"] == 13
     assert [row["packets"] for row in found["rates"]] == ["traffic", "edges", "uniform"]
     assert all(row[key] > 0 for row in found["rates"] for key in ("one_core", "all_cores", "verdicts"))
 
