@@ -1,4 +1,4 @@
-"""What comes before the first packet: compile time, table size, and a cold start."""
+"""What comes before the first packet: compile time, table size, a cold start, and commands that need no kernels."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import fastpath as fp
+from bench import rulesets
+from bench.conftest import FULL, ROUNDS, Recorder
 
 ROOT = Path(__file__).resolve().parents[1]
-HOSTS = sorted(path.name for path in (ROOT / "data" / "hosts").iterdir() if path.is_dir())
+HOSTS = (*rulesets.HOSTS, "docker50") if FULL else ("docker28-big", "docker26-big", "docker28-seed", "docker50")
 
 START = """
 import sys
@@ -25,35 +26,51 @@ print(engine.evaluate(fp.synth.packets(host, 1000, seed=1)).verdict[0])
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_compile(benchmark: Any, name: str) -> None:
-    benchmark.group = "compile"
-    host = fp.Host.load(ROOT / "data" / "hosts" / name)
-    engine = benchmark.pedantic(fp.compile, (host,), rounds=3, warmup_rounds=1)
-    benchmark.extra_info["rules"] = len(engine.rules)
-    benchmark.extra_info["table_kib"] = engine.nbytes / 1024
+def test_compile(record: Recorder, name: str) -> None:
+    host = rulesets.host(name)
+    record.benchmark.group = "compile"
+    engine = record.benchmark.pedantic(fp.compile, (host,), rounds=ROUNDS if name != "docker50" else 1, warmup_rounds=1)
+    if record.benchmark.stats is not None:
+        seconds = record.benchmark.stats.stats.median
+        record.keep("compile", name, f"{len(engine.rules)} rules", "fastpath", seconds, "s")
+    record.keep("compile", name, f"{len(engine.rules)} rules", "fastpath", engine.nbytes / 1e6, "MB of tables")
 
 
-@pytest.mark.parametrize("cache", ["empty", "filled"])
-def test_first_thousand_packets_in_a_new_process(benchmark: Any, tmp_path: Path, cache: str) -> None:
-    benchmark.group = "cold start"
-    host = str(ROOT / "data" / "hosts" / "docker28-big")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "FASTPATH_CACHE_DIR": str(tmp_path)}
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A new process's surroundings: an empty cache of kernels, and compiled Python as any installation has it."""
+    clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONDONTWRITEBYTECODE", "NUMBA_CACHE_DIR")}
+    folder = tmp_path_factory.mktemp("start")
+    return clean | {"PYTHONPATH": str(ROOT), "FASTPATH_CACHE_DIR": str(folder / "kernels"),
+                    "PYTHONPYCACHEPREFIX": str(folder / "python")}
 
+
+@pytest.mark.parametrize(("name", "cache"), [("docker28-big", "empty"), ("docker28-big", "filled"),
+                                             ("docker28-seed", "filled")])
+def test_first_thousand_packets_in_a_new_process(
+    record: Recorder, environment: dict[str, str], name: str, cache: str
+) -> None:
     def start() -> None:
-        subprocess.run([sys.executable, "-c", START, host], env=environment, check=True, capture_output=True)
+        subprocess.run([sys.executable, "-c", START, str(ROOT / "data" / "hosts" / name)], env=environment, check=True,
+                       capture_output=True)
 
-    if cache == "filled":
-        start()
-    benchmark.pedantic(start, rounds=1 if cache == "empty" else 3)
+    record.benchmark.group = "cold start"
+    filled = cache == "filled"
+    record.benchmark.pedantic(start, rounds=ROUNDS if filled else 1, warmup_rounds=int(filled))
+    if record.benchmark.stats is not None:
+        seconds = record.benchmark.stats.stats.median
+        record.keep("cold start, 1,000 packets", name, f"{cache} cache", "fastpath", seconds, "s")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["trace", "--host", "data/hosts/docker28-big", "--in", "eth0", "--src",
                                                 "198.51.100.7", "--dst", "10.0.2.15", "--dport", "80"]],
                          ids=["help", "trace"])
-def test_commands_without_numba(benchmark: Any, words: list[str]) -> None:
-    benchmark.group = "commands"
-
+def test_commands_without_numba(record: Recorder, environment: dict[str, str], words: list[str]) -> None:
     def start() -> None:
-        subprocess.run([sys.executable, "-m", "fastpath", *words], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "fastpath", *words], cwd=ROOT, env=environment, check=True,
+                       capture_output=True)
 
-    benchmark.pedantic(start, rounds=3, warmup_rounds=1)
+    record.benchmark.group = "commands"
+    record.benchmark.pedantic(start, rounds=ROUNDS, warmup_rounds=1)
+    if record.benchmark.stats is not None:
+        record.keep("commands", f"fastpath {words[0]}", "", "fastpath", record.benchmark.stats.stats.median, "s")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fastpath.cli.bench import bench
 from fastpath.cli.capacity import app as capacity
 from fastpath.cli.check import check
 from fastpath.cli.diff import diff
@@ -60,5 +61,6 @@ app.command("lint")(lint)
 app.command("test")(test)
 app.command("verify")(verify)
 app.command("warmup")(warmup)
+app.command("bench")(bench)
 app.add_typer(docker)
 app.add_typer(capacity)

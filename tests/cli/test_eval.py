@@ -111,6 +111,15 @@ def test_warmup_says_where_the_kernels_are(fastpath):
     assert "kernels ready after" in done.stdout and "kernels-" in done.stdout
 
 
+def test_bench_measures_these_rules(fastpath, host):
+    done = fastpath("bench", "--host", host, "-n", "2k", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["count"] == 2000 and found["table_bytes"] > 0 and found["rules"] == 13
+    assert [row["packets"] for row in found["rates"]] == ["traffic", "edges", "uniform"]
+    assert all(row[key] > 0 for row in found["rates"] for key in ("one_core", "all_cores", "verdicts"))
+
+
 def test_made_up_packets_are_the_same_again(fastpath, host):
     words = ["eval", "--host", host, "--synth", "traffic", "-n", "2k", "--seed", "7", "--json"]
     first, second = (json.loads(fastpath(*words).stdout) for _ in range(2))

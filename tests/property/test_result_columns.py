@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastpath as fp
+from fastpath.compiler.config import STRUCTURES, Structure
 from fastpath.engine import Config
 from fastpath.packets.schema import RESULT_COLUMNS
 from tests.strategies import edge_packets, random_drawn
@@ -34,13 +35,13 @@ def check_subset(engine: fp.Engine, packets: fp.PacketBatch, full: fp.Result, co
         assert not hasattr(found, name)
 
 
-@pytest.mark.parametrize("seed", range(500, 525))
-@pytest.mark.parametrize("linear", [False, True], ids=["chosen", "linear"])
-def test_drawn_hosts(seed: int, linear: bool) -> None:
+@pytest.mark.parametrize("seed", range(500, 515))
+@pytest.mark.parametrize("structure", [None, *STRUCTURES])
+def test_drawn_hosts(seed: int, structure: Structure | None) -> None:
     """Undecided rules, marks, NAT ranges, loops through lo: whatever the drawn hosts have."""
     host = random_drawn(seed).host()
     packets = edge_packets(host, 100, seed)
-    engine = fp.compile(host, config=Config(linear=linear))
+    engine = fp.compile(host, config=Config(structure=structure))
     full = engine.evaluate(packets, threads=1)
     rng = np.random.default_rng(seed)
     for columns in SUBSETS:

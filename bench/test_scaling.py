@@ -1,0 +1,65 @@
+"""How rates change with the number of rules, of packets, and of threads."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+import fastpath as fp
+from bench import rte, rulesets, traces
+from bench.conftest import FULL, PACKETS, Recorder
+from fastpath.packets.schema import RESULT_COLUMNS
+
+RULES = ("10", "100", "1k", "10k", "100k") if FULL else ("10", "100", "1k")
+COUNTS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000) if FULL else (1_000, 10_000, 100_000, 1_000_000)
+
+
+@pytest.mark.parametrize("size", RULES)
+@pytest.mark.parametrize("style", ["acl", "fw", "ipc"])
+def test_rules(record: Recorder, style: str, size: str) -> None:
+    name = f"{style}_{size}"
+    engine = fp.compile(rulesets.rules_host(name), table="filter", chain="FORWARD")
+    rules = rulesets.classifier_rules(name)
+    at = traces.headers(rules, PACKETS, "uniform")
+    packets = traces.batch(rules, at, plain=True)
+    variant = f"{len(rules) - 1} rules"
+    try:
+        timing = rte.classify(rules, at, "avx2")
+        found = engine.evaluate(packets, columns=["rule"], counters=False)
+        assert np.array_equal(timing.rule, found.rule)
+        record.rate("scaling with rules", style, variant, "rte_acl avx2", PACKETS / timing.median / 1e6, PACKETS)
+    except rte.UnavailableError as error:
+        record.remark(str(error))
+    record.ours("scaling with rules", style, variant, "fastpath",
+                lambda: engine.evaluate(packets, columns=["verdict", "rule"], counters=False, threads=1), len(packets))
+
+
+@pytest.fixture(scope="module")
+def engine() -> fp.Engine:
+    return fp.compile(rulesets.host("docker28-big"))
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_packets(record: Recorder, engine: fp.Engine, count: int) -> None:
+    packets = fp.synth.packets(rulesets.host("docker28-big"), count, seed=1)
+    record.ours("scaling with packets", "docker28-big", f"{count} packets", "fastpath",
+                lambda: engine.evaluate(packets, threads=1), count)
+
+
+@pytest.mark.parametrize("threads", range(1, (os.cpu_count() or 1) + 1))
+def test_threads(record: Recorder, engine: fp.Engine, threads: int) -> None:
+    packets = fp.synth.packets(rulesets.host("docker28-big"), 4 * PACKETS, seed=1)
+    record.ours("scaling with threads", "docker28-big", f"{threads} threads", "fastpath",
+                lambda: engine.evaluate(packets, threads=threads), len(packets))
+
+
+@pytest.mark.parametrize("columns", [("verdict",), ("verdict", "rule"), tuple(c.name for c in RESULT_COLUMNS)],
+                         ids=lambda names: str(len(names)))
+def test_columns(record: Recorder, engine: fp.Engine, columns: tuple[str, ...]) -> None:
+    """What result columns cost; without counters but for the last."""
+    packets = fp.synth.packets(rulesets.host("docker28-big"), PACKETS, seed=1)
+    every = len(columns) == len(RESULT_COLUMNS)
+    record.ours("result columns, one core", "docker28-big", "all, and counters" if every else ", ".join(columns),
+                "fastpath", lambda: engine.evaluate(packets, columns=columns, counters=every, threads=1), len(packets))
