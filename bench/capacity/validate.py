@@ -225,9 +225,9 @@ def main() -> None:
         rows = [asdict(c) | {"error": c.error} for c in cases]
         (given.out / "validate.json").write_text(json.dumps(rows, indent=1))
         chart(given.out / "validate.png", [
-            {"rules examined": c.walked, "ns a packet": ns, "": f"{c.backend} {what}"} for c in cases
+            {"rules examined": c.walked, "ns a packet": ns, "by": f"{c.backend} {what}"} for c in cases
             for what, ns in (("measured", c.measured), ("predicted", c.predicted))],
-            "rules examined", "ns a packet", "", "predicted and measured by the kernel", log=True)
+            "rules examined", "ns a packet", "by", "predicted and measured by the kernel", log=True)
 
 
 if __name__ == "__main__":
