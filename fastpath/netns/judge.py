@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
-from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from fastpath.errors import HostError, UnavailableError
 from fastpath.host.model import Host, Interface
-from fastpath.netns.job import Array, Findings, Job
+from fastpath.netns.child import Child
+from fastpath.netns.job import Array, Findings
 from fastpath.netns.limits import reasons
 from fastpath.netns.plan import plan
 from fastpath.packets.batch import PacketBatch
@@ -25,8 +21,6 @@ from fastpath.ruleset.model import Chain, RuleRef, Ruleset, Table
 
 Backend = Literal["nft", "legacy"]
 BACKENDS: tuple[Backend, ...] = ("nft", "legacy")
-
-_CHILD = "from fastpath.netns.worker import main; main()"
 
 Progress = Callable[[int, int], None]
 
@@ -68,7 +62,7 @@ class Judgement(Result):
         return self.reason_texts[int(self.reasons[row])]
 
 
-class Judge:
+class Judge(Child):
     """A child process that asks the kernel, each time in a network namespace of its own.
 
     The process that owns a Judge stays where it is; the child leaves the machine's network before its first job, and
@@ -82,19 +76,7 @@ class Judge:
         Raises:
             UnavailableError: it cannot have namespaces of its own here.
         """
-        env = dict(
-            os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p),
-            PATH=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
-            # a process with threads may not enter a user namespace, and numpy's libraries start some
-            OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1",
-        )
-        self._child = subprocess.Popen([sys.executable, "-c", _CHILD], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, env=env, bufsize=-1)
-        try:
-            self._receive()
-        except BaseException:
-            self.close()
-            raise
+        super().__init__("fastpath.netns.worker", "judge", "asked")
 
     def evaluate(self, host: Host, packets: PacketBatch, backend: Backend = "nft", *,
                  connections: Array | None = None, progress: Progress | None = None) -> Judgement:
@@ -112,57 +94,8 @@ class Judge:
         rows = np.flatnonzero(codes == 0)
         job = plan(host, packets.take(rows), broken[rows], backend,
                    None if connections is None else connections[rows])
-        found = self._ask(job, (lambda done: progress(done, len(rows))) if progress is not None else None)
+        found: Findings = self.ask(job, (lambda done: progress(done, len(rows))) if progress is not None else None)
         return _judgement(host, packets, backend, found, rows, codes, texts)
-
-    def _ask(self, job: Job, progress: Callable[[int], None] | None) -> Findings:
-        try:
-            assert self._child.stdin is not None
-            pickle.dump(job, self._child.stdin, pickle.HIGHEST_PROTOCOL)
-            self._child.stdin.flush()
-            while True:
-                kind, value = self._receive()
-                if kind == "done":
-                    assert isinstance(value, Findings)
-                    return value
-                if progress is not None:
-                    progress(value)
-        except UnavailableError:
-            raise
-        except BaseException:
-            self.close()  # in the middle of a job the child is of no more use
-            raise
-
-    def _receive(self) -> tuple[str, Any]:
-        assert self._child.stdout is not None
-        try:
-            kind, value = pickle.load(self._child.stdout)
-        except (EOFError, pickle.UnpicklingError):
-            code = self._child.wait()
-            raise UnavailableError(f"the judge's process ended (exit code {code})") from None
-        if kind == "unavailable":
-            raise UnavailableError(f"the kernel cannot be asked here: {value}")
-        if kind == "failed":
-            raise RuntimeError(f"the judge's process failed:\n{value}")
-        return kind, value
-
-    def close(self) -> None:
-        """Ends the child and with it everything that it built."""
-        for stream in (self._child.stdin, self._child.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except OSError:
-                    pass
-        self._child.kill()
-        self._child.wait()
-
-    def __enter__(self) -> Judge:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.close()
 
 
 def evaluate(host: Host, packets: PacketBatch, backend: Backend = "nft", *,

@@ -10,25 +10,20 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import pickle
-import signal
 import socket
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from fastpath.errors import UnavailableError
 from fastpath.netns import namespace
+from fastpath.netns.child import serve
 from fastpath.netns.job import Array, Findings, Job
 from fastpath.netns.netlink import UNREACHABLE, Flows, PacketLog, Report, Routing, Tuple
 from fastpath.netns.wire import FIELDS, HEAD, ICMP, ICMP_ANSWERS, ICMP_ERRORS, TCP, TRACKED_BY_PORTS, UDP, build, read
 from fastpath.packets.schema import NO_ID, Hook, State, Verdict
 
-_PR_SET_PDEATHSIG = 1
 _IDENTS, _IDENTS_WITHOUT_ROOT = 60_000, 2_000
 """Packets that are prepared at a time: they are told apart by their identification field, which has 16 bits, and
 their marks go to the kernel in one message, which without real root must not be long."""
@@ -56,37 +51,7 @@ Row = tuple[Any, ...]
 
 def main() -> None:
     """Serves jobs until standard input ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    _serve(sys.stdin.buffer, answers)
-
-
-def _serve(jobs: BinaryIO, answers: BinaryIO) -> None:
-    def tell(kind: str, value: object) -> None:
-        pickle.dump((kind, value), answers, pickle.HIGHEST_PROTOCOL)
-        answers.flush()
-
-    try:
-        namespace.unshare()
-    except UnavailableError as error:
-        tell("unavailable", str(error))
-        return
-    tell("ready", None)
-    while True:
-        try:
-            job = pickle.load(jobs)
-        except EOFError:
-            return
-        try:
-            tell("done", judge(job, lambda done: tell("progress", done)))
-        except UnavailableError as error:
-            tell("unavailable", str(error))
-        except BrokenPipeError:
-            return
-        except Exception:
-            tell("failed", traceback.format_exc())
+    serve(judge)
 
 
 def judge(job: Job, progress: Callable[[int], None]) -> Findings:

@@ -12,26 +12,19 @@ not hold: a network card, the queue of the egress device, and caches that other 
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Any
 
 import numpy as np
 
 from fastpath.errors import UnavailableError
 from fastpath.host.model import Host
+from fastpath.netns.child import Child
 from fastpath.netns.job import Job
 from fastpath.netns.judge import Backend
 from fastpath.netns.limits import reasons
 from fastpath.netns.plan import plan
 from fastpath.packets.batch import PacketBatch
-
-_CHILD = "from fastpath.capacity.cpu.meter_child import main; main()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +71,7 @@ class Reading:
         return float(high - low) / 2
 
 
-class Meter:
+class Meter(Child):
     """A child process that times packets. Not to be shared between threads."""
 
     def __init__(self) -> None:
@@ -87,18 +80,7 @@ class Meter:
         Raises:
             UnavailableError: it cannot have namespaces of its own here.
         """
-        env = dict(
-            os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p),
-            PATH=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin",
-            OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1",
-        )
-        self._child = subprocess.Popen([sys.executable, "-c", _CHILD], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, env=env, bufsize=-1)
-        try:
-            self._receive()
-        except BaseException:
-            self.close()
-            raise
+        super().__init__("fastpath.capacity.cpu.meter_child", "meter", "timed")
 
     def read(
         self, host: Host, packets: PacketBatch, backend: Backend, *, rounds: int = 5, seconds: float = 0.05,
@@ -123,49 +105,5 @@ class Meter:
             raise UnavailableError(f"none of the packets can be made: {', '.join(t for t in texts if t)}")
         job = plan(host, packets.take(rows), broken[rows], backend)
         job = replace(job, rules=str(host.ruleset) if rules is None else rules, twins=frozenset())
-        found = self._ask(Task(job, tuple(stops), rounds, seconds))
+        found: list[float] = self.ask(Task(job, tuple(stops), rounds, seconds))
         return Reading(tuple(found), len(rows), tuple(rows.tolist()))
-
-    def _ask(self, task: Task) -> list[float]:
-        try:
-            assert self._child.stdin is not None
-            pickle.dump(task, self._child.stdin, pickle.HIGHEST_PROTOCOL)
-            self._child.stdin.flush()
-            found: list[float] = self._receive()
-            return found
-        except UnavailableError:
-            raise
-        except BaseException:
-            self.close()
-            raise
-
-    def _receive(self) -> Any:
-        assert self._child.stdout is not None
-        try:
-            kind, value = pickle.load(self._child.stdout)
-        except (EOFError, pickle.UnpicklingError):
-            code = self._child.wait()
-            raise UnavailableError(f"the meter's process ended (exit code {code})") from None
-        if kind == "unavailable":
-            raise UnavailableError(f"the kernel cannot be timed here: {value}")
-        if kind == "failed":
-            raise RuntimeError(f"the meter's process failed:\n{value}")
-        return value
-
-    def close(self) -> None:
-        """Ends the child and with it everything that it built."""
-        for stream in (self._child.stdin, self._child.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except OSError:
-                    pass
-        self._child.kill()
-        self._child.wait()
-
-    def __enter__(self) -> Meter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.close()

@@ -6,20 +6,16 @@ It talks pickles over its standard streams: ("ready", None) or ("unavailable", w
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-import pickle
-import signal
 import socket
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastpath.errors import UnavailableError
 from fastpath.netns import namespace
+from fastpath.netns.child import serve
 from fastpath.netns.netlink import Flows
 from fastpath.netns.wire import build
 from fastpath.netns.worker import COLUMNS, LOCAL_CODE, original_of, turned
@@ -28,7 +24,6 @@ from fastpath.packets.schema import State
 if TYPE_CHECKING:
     from fastpath.capacity.cpu.meter import Task
 
-_PR_SET_PDEATHSIG = 1
 _FLOW_STATUS = 14  # SEEN_REPLY, ASSURED, CONFIRMED
 _PASS_NS = 250_000
 """How long a pass goes on, about: shorter than a scheduler's slice, so that some passes are never interrupted."""
@@ -42,36 +37,12 @@ Sending = tuple[Callable[..., Any], tuple[Any, ...]]
 
 def main() -> None:
     """Serves tasks until standard input ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    serve(lambda task, _: measure(task), _settle)
 
-    def tell(kind: str, value: object) -> None:
-        pickle.dump((kind, value), answers, pickle.HIGHEST_PROTOCOL)
-        answers.flush()
 
-    try:
-        namespace.unshare()
-    except UnavailableError as error:
-        tell("unavailable", str(error))
-        return
+def _settle() -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     gc.disable()
-    tell("ready", None)
-    while True:
-        try:
-            task = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        try:
-            tell("done", measure(task))
-        except UnavailableError as error:
-            tell("unavailable", str(error))
-        except BrokenPipeError:
-            return
-        except Exception:
-            tell("failed", traceback.format_exc())
 
 
 def measure(task: Task) -> list[float]:
