@@ -20,18 +20,24 @@ import numpy.typing as npt
 
 from fastpath.kernels import codes
 from fastpath.kernels.layout import (
+    B_DPORT,
+    B_LENGTH,
     B_NOTRACK,
+    B_SPORT,
     B_TOUCHED,
     E_COLUMNS,
     E_RECORD,
     F_BASE,
     F_CLASSES,
+    F_COUNT,
     F_KIND,
+    F_MASK,
     F_TABLE,
     FATE_DNAT,
     FATE_HARD,
     FATE_SNAT,
     K_DIRECT,
+    K_TRIE,
     LINEAR,
     P_LOCAL_STAGE,
     S_KIND,
@@ -87,6 +93,8 @@ class BulkPlan:
     """Places, and what their records mean; arrays over all records of all places.
 
     ``kind``: what a record does to a packet (``FATE_*``); ``oif``: interface ids, -1 for none, ``KEEP_OIF``.
+    ``small``: the compiled tables of small fields, and behind them for each field of 16 bits, from ``direct[slot]`` on,
+    the class of every value.
     """
 
     places: list[Place] = field(default_factory=list)
@@ -94,6 +102,8 @@ class BulkPlan:
     enter: Array = field(default_factory=lambda: np.zeros(1, np.uint32))
     columns: Arrays = field(default_factory=dict)
     leaves: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    small: Array = field(default_factory=lambda: np.zeros(0, np.uint16))
+    direct: dict[int, int] = field(default_factory=dict)
 
 
 def plan(arrays: Arrays, record_stage: Array) -> BulkPlan | None:
@@ -148,6 +158,7 @@ class _Planner:
             self.plan.steps = self.arrays["rows"]
         else:
             self.plan.steps = np.concatenate(self.parts) if self.parts else np.zeros(1, np.uint32)
+        self.halves()
         self.plan.columns = {name: np.concatenate(parts) for name, parts in self.columns.items()}
         # The entries into a place stand where the records of the place before do.
         self.plan.enter = np.concatenate([*enter, np.zeros(1, np.uint32)])
@@ -248,6 +259,21 @@ class _Planner:
             carried = self.size - ended + np.arange(ended, dtype=np.int64)
         self.carried = int(carried[0]) if ended else 0
         return levels, tuple(roots)
+
+    def halves(self) -> None:
+        """Spreads out the tries of 16-bit fields: one look-up for each packet instead of two."""
+        tables = [self.arrays["maps"]]
+        size = len(tables[0])
+        trie = self.arrays["trie"]
+        for slot, row in enumerate(self.arrays["fields"].tolist()):
+            if row[F_KIND] != K_TRIE or row[F_COUNT] != 16 or row[F_BASE] not in (B_SPORT, B_DPORT, B_LENGTH):
+                continue
+            value = np.arange(1 << 16) & (row[F_MASK] & 0xFFFF)
+            table = trie[row[F_TABLE] + (trie[row[F_TABLE] + (value >> 8)].astype(np.int64) << 8 | value & 255)]
+            self.plan.direct[slot] = size
+            tables.append(table.astype(np.uint16))
+            size += 1 << 16
+        self.plan.small = np.concatenate(tables)
 
     def slots(self, stage: int) -> list[int]:
         row = self.arrays["stages"][stage]

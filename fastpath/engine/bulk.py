@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ SMALLEST, LARGEST = 1 << 16, 1 << 20
 
 MOST_COUNTED = 1 << 22
 """Packets counted in one array before it is emptied: packets and bytes share 64 bits."""
+
+LANES, MOST_LANED = 4, 1 << 12
+"""Arrays of counts taken in turn, for places of fewer records than that."""
 
 KEEP_CODE = -(1 << 15)
 """Interface code that stands for: what was written before stays."""
@@ -89,11 +93,17 @@ class Program:
     rows: int = 0
     row_of: dict[int, int] = field(default_factory=dict)
     read: dict[str, Array] = field(default_factory=dict)
+    uses: Counter[int] | None = None
+    all_local: bool = False
+    packed: bool = False
+    counts: int = 0
+    counted: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.arrays = self.compiled.arrays
         self.fields = self.arrays["fields"]
-        self.add_small(self.arrays["maps"])
+        self.add_small(self.plan.small)
+        self.direct = self.plan.direct
         self.add_enter(self.plan.enter)
         self.renamed = bool((self.plan.columns["kind"] == at.FATE_DNAT).any())
 
@@ -154,7 +164,7 @@ class Program:
             return self.add(at.OP_ICMP, row, table)
         if base in HALF_OF and kind == at.K_TRIE:
             column = at.HALVES.index(self.column(HALF_OF[base]))
-            return self.add(at.OP_HALF, row, column, table, int(found[at.F_MASK]) & 0xFFFF)
+            return self.add(at.OP_HALF, row, column, self.direct[slot])
         if base in WIDE_OF and kind == at.K_TRIE:
             column = at.WIDES.index(self.column(WIDE_OF[base]))
             op = at.OP_KNOTS if found[at.F_EXTRA] else at.OP_WORD
@@ -276,17 +286,23 @@ class Program:
             self.column("iif"), self.column("oif")
             return self.add(at.OP_PAIR_CODES, row, self.octet(a[0]), self.octet(a[1]), self.add_small(first),
                             self.add_small(second), len(self.ids), whole)
+        if groups[0][0] == ("auto",) and (codes_of := next((g for g in groups if g[0] == ("iif",)), None)):
+            groups.remove(codes_of)
+            groups[0] = ("auto", "iif"), np.concatenate([groups[0][1], codes_of[1]])
         for i, (names, table) in enumerate(groups):
+            if whole is not None and i and i == len(groups) - 1 and len(names) == 1 and names[0] in at.OCTETS:
+                return self.add(at.OP_LAST_BYTE, row, self.octet(names[0]), self.add_small(table), whole)
             self.addend(row, names, table, plus=i > 0)
         return row if whole is None else self.add(at.OP_FINAL, row, whole)
 
     def addend(self, row: int, names: tuple[str, ...], table: Array, *, plus: bool) -> None:
         where = self.add_small(table)
-        if names == ("auto",):
-            for name in ("state", "proto", "tcp_flags", "icmp_type"):
+        if names[0] == "auto":
+            for name in ("state", "proto", "tcp_flags", "icmp_type", "iif"):
                 self.column(name)
             tcp, icmp = self.add_small(self.first("tcp") * 256), self.add_small(self.first("icmp") * 512)
-            self.add(at.OP_AUTO, row, where, tcp, icmp)
+            of_iif = where + 7 * 1024 if len(names) > 1 else self.add_small(np.zeros(len(self.ids)))
+            self.add(at.OP_AUTO, row, where, tcp, icmp, of_iif)
         elif names == ("iif", "oif"):
             self.column("iif"), self.column("oif")
             self.add(at.OP_CODES, row, where, len(self.ids), int(plus))
@@ -306,6 +322,46 @@ class Program:
         return (table + of_proto).reshape(-1)
 
     # -------------------------------------------------------------------------------------------------- places
+
+    def alone(self, slot: int) -> bool:
+        """Whether a field's classes are looked up once only, and nothing changes them before."""
+        if self.uses is None:
+            self.uses = Counter(slot for place in self.plan.places for slot in place.levels)
+            self.uses.update(self.arrays["merges"][:, at.M_SLOT].tolist() if self.arrays["lookups"].any() else [])
+            for group in self.arrays["groups"].tolist():
+                if group[at.G_SHAPE] != at.SHAPE_NONE:
+                    self.uses[group[at.G_A]] += 1
+                if group[at.G_SHAPE] in (at.SHAPE_DENSE, at.SHAPE_RUNS):
+                    self.uses[group[at.G_B]] += 1
+        base = int(self.fields[slot, at.F_BASE])
+        changes = self.renamed and base in (at.B_DST, at.B_DPORT) and self.fields[slot, at.F_KIND] != at.K_PRODUCT
+        return self.uses[slot] == 1 and not changes and slot not in self.row_of and self.fixed_class(slot) is None
+
+    def step(self, words: int, slot: int, base: int, first: int) -> None:
+        """Adds the pass of one level; classes that nothing else needs are looked up within it."""
+        found = self.fields[slot]
+        of, kind = int(found[at.F_BASE]), int(found[at.F_KIND])
+        if self.alone(slot):
+            mark = len(self.passes)
+            if of in HALF_OF and kind == at.K_TRIE:
+                column = at.HALVES.index(self.column(HALF_OF[of]))
+                self.add(at.OP_STEP_HALF, words, column, base, self.direct[slot], 0, 0, first)
+                return
+            if of in WIDE_OF and kind == at.K_TRIE and not found[at.F_EXTRA]:
+                column = at.WIDES.index(self.column(WIDE_OF[of]))
+                self.add(at.OP_STEP_WORD, words, column, base, int(found[at.F_TABLE]), int(found[at.F_MASK]) & 0xFFFFFFFF,
+                         0, first)
+                return
+            row = self.classes(slot)
+            op, _, a, b, c, d, width, whole = self.passes[-1]
+            if len(self.passes) == mark + 1 and op == at.OP_BYTE:
+                self.passes[-1] = [at.OP_STEP_OCTET, words, a, base, b, 0, 0, first]
+                return
+            if len(self.passes) == mark + 1 and op == at.OP_PAIR_CODES:
+                self.passes[-1] = [at.OP_STEP_MIXED, words, a << 8 | b, base, c, d, width << 32 | whole, first]
+                return
+        row = self.classes(slot)
+        self.add(at.OP_STEP, words, row, base, 0, 0, 0, first)
 
     def ways(self) -> list[int]:
         """Adds the passes of all places -> the row of each that holds its records."""
@@ -333,7 +389,8 @@ class Program:
 
     def walk(self, place: Place, words: int, kinds: dict[int, int], before: list[int]) -> None:
         """The levels of a place, from its roots or from the words of the place before."""
-        levels = [kinds[slot] if slot in kinds else self.classes(slot) for slot in place.levels]
+        levels = list(place.levels)
+        first = -1
         if before:
             earlier = self.plan.places[len(before) - 1]
             self.add(at.OP_ENTER, words, before[-1], earlier.first)
@@ -343,11 +400,15 @@ class Program:
         else:
             root = place.roots[1 if len(place.roots) > 1 and self.all_local else 0]
             if levels and root >> 31:
-                self.add(at.OP_FIRST_STEP, words, levels.pop(0), place.base + (root & 0x7FFFFFFF))
+                first = root & 0x7FFFFFFF
             else:
                 self.add(at.OP_CONSTANT, words, root, 1)
-        for row in levels:
-            self.add(at.OP_STEP, words, row, place.base)
+        for slot in levels:
+            if slot in kinds:
+                self.add(at.OP_STEP, words, kinds[slot], place.base, 0, 0, 0, first)
+            else:
+                self.step(words, slot, place.base, first)
+            first = -1
 
     def by_code(self, place: Place) -> Array | None:
         """The root for each interface code, shifted by one; None where all packets have the same."""
@@ -445,8 +506,6 @@ class Program:
         ranks = self.arrays["cells32"][leaves[:, at.E_RANKS] + ops].astype(np.int64)
         return (leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])).astype(np.uint32)
 
-    all_local = False
-
     # ------------------------------------------------------------------------------------------------- results
 
     def results(self, records: list[int], wanted: Collection[str], *, counters: bool) -> dict[str, Array]:
@@ -471,26 +530,28 @@ class Program:
         if "flags" in wanted and "flags" in written:
             columns["flags"] = np.zeros(n, np.uint8)
         last, place = records[-1], self.plan.places[-1]
-        for name, op in (("verdict", at.OP_VERDICT), ("hook", at.OP_HOOK)):
+        given = int(self.compiled.given_oif and self.constant("oif") is None)
+        of_rule, of_oif = self.kept("rule", codes.KEEP_RULE), self.kept("oif", KEEP_OIF)
+        for name in ("verdict", "hook", "rule", "oif", "rules_walked"):
             if name in wanted:
-                columns[name] = np.empty(n, np.uint8)
-                self.add(op, last, place.first)
-        if "rule" in wanted:
-            columns["rule"] = np.empty(n, np.int32)
-            for number, keep in self.kept("rule", codes.KEEP_RULE):
+                columns[name] = np.empty(n, _DTYPES[name])
+        if given and "oif" in wanted:
+            self.column("oif")
+        if {"verdict", "hook", "rule", "oif"} <= set(wanted) and len(of_rule) == len(of_oif) == 1:
+            self.packed = True
+            self.add(at.OP_FATES, last, place.first, AS_GIVEN, 0, given)
+        else:
+            for name, op in (("verdict", at.OP_VERDICT), ("hook", at.OP_HOOK)):
+                if name in wanted:
+                    self.add(op, last, place.first)
+            for number, keep in of_rule if "rule" in wanted else ():
                 self.add(at.OP_RULE, records[number], self.plan.places[number].first, codes.KEEP_RULE, int(keep))
-        if "oif" in wanted:
-            columns["oif"] = np.empty(n, np.int16)
-            given = int(self.compiled.given_oif and self.constant("oif") is None)
-            kept = self.kept("oif", KEEP_OIF)
-            for number, keep in kept:
-                as_given = given and number == kept[-1][0]
-                if as_given:
-                    self.column("oif")
-                self.add(at.OP_OIF, records[number], self.plan.places[number].first, KEEP_CODE, int(keep), as_given,
-                         AS_GIVEN)
-        if "rules_walked" in wanted:
-            columns["rules_walked"] = np.empty(n, np.uint32)
+            for number, keep in of_oif if "oif" in wanted else ():
+                self.add(at.OP_OIF, records[number], self.plan.places[number].first, KEEP_CODE, int(keep),
+                         int(given and number == of_oif[-1][0]), AS_GIVEN)
+        if "rules_walked" in wanted and len(records) == 2:
+            self.add(at.OP_WALKED_BOTH, records[1], records[0], 0, place.first)
+        elif "rules_walked" in wanted:
             for number, row in enumerate(records):
                 self.add(at.OP_WALKED, row, self.plan.places[number].first, int(number > 0))
         if counters:
@@ -499,7 +560,10 @@ class Program:
                 self.column("length")
             for number, row in enumerate(records):
                 place = self.plan.places[number]
-                self.add(at.OP_COUNT, row, place.first + number, place.size, int(bytes_too))
+                lanes = LANES if place.size < MOST_LANED else 1
+                self.add(at.OP_COUNT, row, self.counts, place.size, int(bytes_too), lanes)
+                self.counted.append((self.counts, lanes))
+                self.counts += lanes * (place.size + 1)
         return columns
 
     def kept(self, name: str, mark: int) -> list[tuple[int, bool]]:
@@ -522,8 +586,12 @@ class Program:
         oif[means["oif"] == KEEP_OIF] = KEEP_CODE
         if self.compiled.given_oif and (value := self.constant("oif")) is not None:
             oif[oif == AS_GIVEN] = value
+        packed = np.zeros(1, np.uint64)
+        if self.packed:
+            packed = means["rule"].astype(np.uint32).astype(np.uint64) | oif.astype(np.uint16).astype(np.uint64) << 32
+            packed |= means["verdict"].astype(np.uint64) << 48 | means["hook"].astype(np.uint64) << 56
         return at.Fates(
-            enter=read_only(np.concatenate(self.enter)), oif=read_only(oif),
+            packed=read_only(packed), enter=read_only(np.concatenate(self.enter)), oif=read_only(oif),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
             **{name: read_only(means[name]) for name in (
                 "verdict", "hook", "rule", "walked", "kind", "address", "dst_class", "dport", "dport_class")},
@@ -561,7 +629,7 @@ def run_bulk(
     trie, steps = read_only(compiled.arrays["trie"]), read_only(plan.steps)
     cells16, cells32 = read_only(compiled.arrays["cells16"]), read_only(compiled.arrays["cells32"])
     many_hard = bool((plan.columns["kind"] == at.FATE_HARD).any())
-    size = plan.places[-1].first + plan.places[-1].size + len(plan.places)
+    size = max(1, program.counts)
     totals = np.zeros((2, size), np.int64)
     hard: dict[int, Array] = {}
     lock = threading.Lock()
@@ -579,7 +647,7 @@ def run_bulk(
         try:
             worker = spare.pop()
         except IndexError:
-            worker = _Worker(np.zeros(size if counters else 1, np.int64),
+            worker = _Worker(np.zeros(size, np.int64),
                              np.empty((max(1, program.rows), at.BULK_BLOCK), np.uint32))
             workers.append(worker)
         room = np.empty(b - a if many_hard else 1, np.int32)
@@ -615,10 +683,10 @@ def run_bulk(
         worker.empty(totals)
     records_counted = np.zeros((2, len(compiled.arrays["records"])), np.int64)
     if counters:
-        for number, place in enumerate(plan.places):
-            begin = place.first + number
+        for (begin, lanes), place in zip(program.counted, plan.places, strict=True):
+            counted = totals[:, begin:begin + lanes * (place.size + 1)].reshape(2, lanes, place.size + 1).sum(axis=1)
             for kind in range(2):
-                np.add.at(records_counted[kind], place.records, totals[kind, begin:begin + place.own])
+                np.add.at(records_counted[kind], place.records, counted[kind, :place.own])
     for name in KEPT:
         if name in wanted and name not in columns:
             columns[name] = np.zeros(n, np.uint8) if name == "flags" else packets.column(name)
@@ -636,10 +704,9 @@ class _Worker:
 
     def empty(self, totals: Array) -> None:
         """Adds the counts to the totals and begins anew."""
-        if len(self.counts) == totals.shape[1]:
-            totals[0] += self.counts >> 40
-            totals[1] += self.counts & ((1 << 40) - 1)
-            self.counts[:] = 0
+        totals[0] += self.counts >> 40
+        totals[1] += self.counts & ((1 << 40) - 1)
+        self.counts[:] = 0
         self.packets = 0
 
 

@@ -46,12 +46,13 @@ from fastpath.kernels.layout import (
     OP_DIRECT,
     OP_ENTER,
     OP_ENTER_BY_CODE,
+    OP_FATES,
     OP_FINAL,
-    OP_FIRST_STEP,
     OP_HALF,
     OP_HOOK,
     OP_ICMP,
     OP_KNOTS,
+    OP_LAST_BYTE,
     OP_LISTS,
     OP_LOOK_UP,
     OP_MERGE,
@@ -62,8 +63,13 @@ from fastpath.kernels.layout import (
     OP_RULE,
     OP_RUNS,
     OP_STEP,
+    OP_STEP_HALF,
+    OP_STEP_MIXED,
+    OP_STEP_OCTET,
+    OP_STEP_WORD,
     OP_VERDICT,
     OP_WALKED,
+    OP_WALKED_BOTH,
     OP_WORD,
 )
 
@@ -127,26 +133,27 @@ def _pair_codes(
 
 
 @helper
-def _auto(table: Any, tcp: Any, icmp: Any, state: Any, proto: Any, flags: Any, kind: Any, row: Any) -> None:
-    """State and protocol, where conntrack decides on first packets by TCP flags and ICMP type."""
-    shift = np.uint32(10)
+def _auto(
+    table: Any, tcp: Any, icmp: Any, codes_table: Any, state: Any, proto: Any, flags: Any, kind: Any, codes: Any,
+    row: Any
+) -> None:
+    """State, protocol and interface, where conntrack decides on first packets by TCP flags and ICMP type."""
+    shift, one = np.uint32(10), np.uint32(1)
     for k in range(len(state)):
         at = (np.uint32(state[k]) << shift) + np.uint32(proto[k]) + np.uint32(tcp[flags[k]]) + np.uint32(icmp[kind[k]])
-        row[k] = table[at]
+        row[k] = np.uint32(table[at]) + np.uint32(codes_table[np.uint32(np.uint32(codes[k]) + one)])
+
+
+@helper
+def _last_byte(table: Any, of_all: Any, column: Any, row: Any) -> None:
+    for k in range(len(column)):
+        row[k] = of_all[row[k] + np.uint32(table[column[k]])]
 
 
 @helper
 def _table(table: Any, row: Any, m: Any, out: Any) -> None:
     for k in range(m):
         out[k] = table[row[k]]
-
-
-@helper
-def _half(pages: Any, column: Any, mask: Any, row: Any) -> None:
-    byte, shift, bits = np.uint32(255), np.uint32(8), np.uint32(mask)
-    for k in range(len(column)):
-        v = np.uint32(column[k]) & bits
-        row[k] = pages[pages[v >> shift] << shift | v & byte]
 
 
 @helper
@@ -175,17 +182,65 @@ def _icmp(pages: Any, kinds: Any, subs: Any, row: Any) -> None:
 
 
 @helper
-def _first_step(rows: Any, classes: Any, m: Any, words: Any) -> None:
-    for k in range(m):
-        words[k] = rows[classes[k]]
+def _next(rows: Any, word: Any, of_class: Any) -> Any:
+    """The word behind a word, for a class of the level."""
+    return rows[(word & np.uint32(0x7FFFFFFF)) + (of_class & np.uint32(np.int32(word) >> np.int32(31)))]
 
 
 @helper
-def _step(rows: Any, classes: Any, m: Any, words: Any) -> None:
-    offset, sign = np.uint32(0x7FFFFFFF), np.int32(31)
-    for k in range(m):
-        w = words[k]
-        words[k] = rows[(w & offset) + (classes[k] & np.uint32(np.int32(w) >> sign))]
+def _step(rows: Any, first: Any, classes: Any, m: Any, words: Any) -> None:
+    """One level; from `first` on, where that is not negative, all packets begin at one row."""
+    if first >= 0:
+        here = rows[first:]
+        for k in range(m):
+            words[k] = here[classes[k]]
+    else:
+        for k in range(m):
+            words[k] = _next(rows, words[k], classes[k])
+
+
+@helper
+def _step_narrow(rows: Any, first: Any, table: Any, column: Any, words: Any) -> None:
+    """A level whose classes are looked up on the way, by a byte or a port."""
+    if first >= 0:
+        here = rows[first:]
+        for k in range(len(column)):
+            words[k] = here[table[column[k]]]
+    else:
+        for k in range(len(column)):
+            words[k] = _next(rows, words[k], np.uint32(table[column[k]]))
+
+
+@helper
+def _step_mixed(
+    rows: Any, first: Any, bytes_table: Any, codes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any,
+    words: Any
+) -> None:
+    """A level of a product of two bytes and two interfaces."""
+    one, shift, wide = np.uint32(1), np.uint32(8), np.uint32(width)
+    here = rows[max(first, 0):]
+    for k in range(len(a)):
+        place = np.uint32(bytes_table[np.uint32(a[k]) << shift | np.uint32(b[k])])
+        place += np.uint32(codes_table[np.uint32(np.uint32(c[k]) + one) * wide + np.uint32(np.uint32(d[k]) + one)])
+        if first >= 0:
+            words[k] = here[of_all[place]]
+        else:
+            words[k] = _next(rows, words[k], np.uint32(of_all[place]))
+
+
+@helper
+def _step_wide(rows: Any, first: Any, pages: Any, column: Any, mask: Any, words: Any) -> None:
+    """A level of an address."""
+    byte, half, shift, bits = np.uint32(255), np.uint32(16), np.uint32(8), np.uint32(mask)
+    if first >= 0:
+        here = rows[first:]
+        for k in range(len(column)):
+            v = np.uint32(column[k] & bits)
+            words[k] = here[pages[pages[pages[v >> half] + (v >> shift & byte)] + (v & byte)]]
+    else:
+        for k in range(len(column)):
+            v = np.uint32(column[k] & bits)
+            words[k] = _next(rows, words[k], pages[pages[pages[v >> half] + (v >> shift & byte)] + (v & byte)])
 
 
 @helper
@@ -277,12 +332,38 @@ def _added(table: Any, words: Any, m: Any, plus: Any, out: Any) -> None:
 
 @helper
 def _count(words: Any, length: Any, m: Any, counts: Any) -> None:
+    """Four arrays of counts in turn: packets of one record do not wait for each other."""
+    lanes, size = np.uint64(counts.shape[0] - 1), np.uint64(counts.shape[1])
+    flat = counts.reshape(counts.size)
     if len(length) >= m:
         for k in range(m):
-            counts[words[k]] += 1 << 40 | np.int64(length[k])
+            flat[(np.uint64(k) & lanes) * size + np.uint64(words[k])] += 1 << 40 | np.int64(length[k])
     else:
         for k in range(m):
-            counts[words[k]] += 1 << 40
+            flat[(np.uint64(k) & lanes) * size + np.uint64(words[k])] += 1 << 40
+
+
+@helper
+def _fates(packed: Any, words: Any, m: Any, rule: Any, oif: Any, verdict: Any, hook: Any) -> None:
+    """Four columns at once, where nothing that an earlier place wrote stays."""
+    for k in range(m):
+        fate = packed[words[k]]
+        rule[k] = np.int32(fate & np.uint64(0xFFFFFFFF))
+        oif[k] = np.int16(fate >> np.uint64(32) & np.uint64(0xFFFF))
+        verdict[k] = np.uint8(fate >> np.uint64(48) & np.uint64(0xFF))
+        hook[k] = np.uint8(fate >> np.uint64(56))
+
+
+@helper
+def _as_given(given: Any, mark: Any, out: Any) -> None:
+    for k in range(len(given)):
+        out[k] = out[k] if out[k] != mark else given[k]
+
+
+@helper
+def _walked(first: Any, second: Any, a: Any, b: Any, m: Any, out: Any) -> None:
+    for k in range(m):
+        out[k] = first[a[k]] + second[b[k]]
 
 
 @helper
@@ -326,9 +407,18 @@ def bulk(
             row = rows[program[p, P_ROW]]
             a, b, c, d = program[p, P_A], program[p, P_B], program[p, P_C], program[p, P_D]
             if op == OP_STEP:
-                _step(steps[b:], rows[a], m, row)
-            elif op == OP_FIRST_STEP:
-                _first_step(steps[b:], rows[a], m, row)
+                _step(steps[b:], program[p, P_F], rows[a], m, row)
+            elif op == OP_STEP_OCTET:
+                _step_narrow(steps[b:], program[p, P_F], small[c:], octets[a][b0:e], row)
+            elif op == OP_STEP_HALF:
+                _step_narrow(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], row)
+            elif op == OP_STEP_WORD:
+                _step_wide(steps[b:], program[p, P_F], trie[c:], wides[a][b0:e], d, row)
+            elif op == OP_STEP_MIXED:
+                _step_mixed(
+                    steps[b:], program[p, P_F], small[c:], small[d:], small[program[p, P_E] & 0xFFFFFFFF:],
+                    octets[a >> 8][b0:e], octets[a & 255][b0:e], interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e],
+                    program[p, P_E] >> 32, row)
             elif op == OP_BYTE:
                 _byte(small[b:], octets[a][b0:e], c != 0, row)
             elif op == OP_PAIR:
@@ -341,12 +431,14 @@ def bulk(
                 _pair_codes(small[c:], small[d:], small[program[p, P_F]:], octets[a][b0:e], octets[b][b0:e],
                             interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e], program[p, P_E], row)
             elif op == OP_AUTO:
-                _auto(small[a:], small[b:], small[c:], octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e],
-                      octets[COL_TCP_FLAGS][b0:e], octets[COL_ICMP_TYPE][b0:e], row)
+                _auto(small[a:], small[b:], small[c:], small[d:], octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e],
+                      octets[COL_TCP_FLAGS][b0:e], octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], row)
+            elif op == OP_LAST_BYTE:
+                _last_byte(small[b:], small[c:], octets[a][b0:e], row)
             elif op == OP_FINAL:
                 _table(small[a:], row, m, row)
             elif op == OP_HALF:
-                _half(trie[b:], halves[a][b0:e], c, row)
+                _byte(small[b:], halves[a][b0:e], c != 0, row)
             elif op == OP_WORD:
                 _word(trie[b:], wides[a][b0:e], c, row)
             elif op == OP_KNOTS:
@@ -391,10 +483,7 @@ def bulk(
                 out = o.oif[b0:e]
                 _keeping(fates.oif[a:], np.int16(b), row, m, c != 0, out)
                 if d:
-                    given = interfaces[COL_OIF][b0:e]
-                    as_given = np.int16(program[p, P_E])
-                    for k in range(m):
-                        out[k] = out[k] if out[k] != as_given else given[k]
+                    _as_given(interfaces[COL_OIF][b0:e], np.int16(program[p, P_E]), out)
             elif op == OP_WALKED:
                 _added(fates.walked[a:], row, m, b != 0, o.walked[b0:e])
             elif op == OP_COPY:
@@ -408,10 +497,17 @@ def bulk(
                     o.sport[b0:e] = halves[0][b0:e]
                 elif a == COL_DPORT:
                     o.dport[b0:e] = halves[1][b0:e]
+            elif op == OP_FATES:
+                _fates(fates.packed[a:], row, m, o.rule[b0:e], o.oif[b0:e], o.verdict[b0:e], o.hook[b0:e])
+                if d:
+                    _as_given(interfaces[COL_OIF][b0:e], np.int16(b), o.oif[b0:e])
+            elif op == OP_WALKED_BOTH:
+                _walked(fates.walked[b:], fates.walked[c:], rows[a], row, m, o.walked[b0:e])
             elif op == OP_COUNT:
                 for j in range(before, hards):
                     row[hard[j] - b0] = np.uint32(b)
-                _count(row, halves[2][b0:e] if c else halves[2][0:0], m, counts[a:])
+                _count(row, halves[2][b0:e] if c else halves[2][0:0], m,
+                       counts[a:a + d * (b + 1)].reshape(d, b + 1))
             elif op == OP_AFFECT:
                 kinds = fates.kind[a:]
                 many = _affected(kinds, row, m, found)

@@ -89,10 +89,11 @@ CT_INVALID, CT_UNTRACKED = 4, 5
 
 # Passes of the bulk kernel (``bulk.py``): what they write is a row of classes, places, words or records, or a column.
 (
-    OP_STEP, OP_FIRST_STEP, OP_BYTE, OP_PAIR, OP_CODE, OP_CODES, OP_PAIR_CODES, OP_AUTO, OP_FINAL, OP_HALF, OP_WORD,
-    OP_KNOTS, OP_ICMP, OP_CONSTANT, OP_ENTER, OP_ENTER_BY_CODE, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT,
-    OP_LISTS, OP_RANKED, OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_COPY, OP_COUNT, OP_AFFECT,
-) = range(31)
+    OP_STEP, OP_STEP_OCTET, OP_STEP_HALF, OP_STEP_WORD, OP_STEP_MIXED, OP_BYTE, OP_PAIR, OP_CODE, OP_CODES,
+    OP_PAIR_CODES, OP_AUTO, OP_LAST_BYTE, OP_FINAL, OP_HALF, OP_WORD, OP_KNOTS, OP_ICMP, OP_CONSTANT, OP_ENTER,
+    OP_ENTER_BY_CODE, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT, OP_LISTS, OP_RANKED, OP_FATES, OP_VERDICT,
+    OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY, OP_COUNT, OP_AFFECT,
+) = range(37)
 
 # Packet columns by their width, as the bulk kernel has them.
 OCTETS = ("proto", "state", "tcp_flags", "icmp_type", "icmp_code", "frag", "ttl", "tos", "pkttype")
@@ -111,6 +112,7 @@ class Fates(NamedTuple):
     Attributes:
         enter: the word that a record goes on with, uint32.
         verdict, hook, rule, oif, walked: what result columns show.
+        packed: rule, oif, verdict and hook as one uint64 from the lowest bits on, of 32, 16, 8 and 8 bits.
         kind: FATE_PLAIN for no effect, FATE_DNAT, FATE_SNAT, or FATE_HARD for what the general kernel must do.
         address: the address written by NAT, uint32.
         dst_class, dport, dport_class: class of the address, and port with its class, -1 for none; int32.
@@ -123,6 +125,7 @@ class Fates(NamedTuple):
     rule: Any
     oif: Any
     walked: Any
+    packed: Any
     kind: Any
     address: Any
     dst_class: Any
