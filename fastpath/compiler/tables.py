@@ -29,7 +29,7 @@ from fastpath.compiler.plan import MOST_TERMS, plan
 from fastpath.compiler.program import Act, Effect, Stage
 from fastpath.compiler.segments import MOST_RUNS, Expansion, Leaf, Segment, expansion, ranked
 from fastpath.compiler.sizes import TooLargeError
-from fastpath.compiler.stages import stages_of_chain, stages_of_host
+from fastpath.compiler.stages import as_given, stages_of_chain, stages_of_host
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
 from fastpath.kernels import codes
@@ -577,6 +577,8 @@ def compile_tables(
         stages = stages_of_chain(builder, table, chain)
     else:
         stages = stages_of_host(builder)
+    if given_oif:
+        stages = as_given(stages, builder.interfaces.names)
     return compile_stages(builder, stages, config, progress)
 
 
