@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastpath.compiler.classes import Partition
+from fastpath.compiler.crossproduct import packed, unique_rows
 from fastpath.compiler.fields import Field
 from fastpath.compiler.machine import Alternative, Machine, Outcome
 from fastpath.compiler.sizes import TooLargeError
@@ -37,11 +38,20 @@ class Level:
         slot: which class array the kernel reads.
         fields: the fields that it covers.
         members: for each of its classes and each covered field, the field's class; int64 of shape (count, fields).
+        combinations, class_of: every combination of the fields' classes, and the class that it falls into.
     """
 
     slot: int
     fields: tuple[Field, ...]
     members: npt.NDArray[np.int64]
+    combinations: npt.NDArray[np.int64]
+    class_of: npt.NDArray[np.int64]
+
+    @classmethod
+    def of_field(cls, slot: int, found: Partition) -> Level:
+        """The look-up of one field."""
+        numbers = np.arange(found.count, dtype=np.int64)
+        return cls(slot, (found.field,), numbers[:, None], numbers[:, None], numbers)
 
 
 @dataclass
@@ -49,16 +59,21 @@ class Diagram:
     """The rows of a stage.
 
     Attributes:
-        levels: slots in the order of the levels.
+        shape: its levels, in order.
         rows: all rows, uint32.
         root: the word that packets begin with, as the first level sees it.
         leaves: outcome and alternatives of every record.
     """
 
-    levels: list[int]
+    shape: list[Level]
     rows: npt.NDArray[np.uint32]
     root: int
     leaves: list[tuple[Outcome, tuple[Alternative, ...]]] = field(default_factory=list)
+
+    @property
+    def levels(self) -> list[int]:
+        """The slots of its levels."""
+        return [level.slot for level in self.shape]
 
 
 class _Bits:
@@ -67,7 +82,7 @@ class _Bits:
     def __init__(self, machine: Machine, level: Level, partitions: dict[Field, Partition]) -> None:
         n = len(machine.terms)
         self.constrained = 0
-        satisfied: list[npt.NDArray[np.uint8]] = []
+        satisfied: list[npt.NDArray[np.uint64]] = []
         for which, f in enumerate(level.fields):
             found = partitions[f]
             table = np.ones((found.count, n), bool)
@@ -79,14 +94,12 @@ class _Bits:
                     if values not in cache:
                         cache[values] = found.members(values)
                     table[:, t] = cache[values]
-            packed = np.packbits(table, axis=1, bitorder="little")
-            satisfied.append(packed[level.members[:, which]])
+            satisfied.append(packed(table)[level.members[:, which]])
         combined = satisfied[0]
         for more in satisfied[1:]:
             combined = combined & more
-        rows, self.group = np.unique(combined, axis=0, return_inverse=True)
-        self.group = self.group.reshape(-1)
-        self.sets = [int.from_bytes(r.tobytes(), "little") & ((1 << n) - 1) for r in rows]
+        self.group, first = unique_rows(combined)
+        self.sets = [int.from_bytes(row.tobytes(), "little") & ((1 << n) - 1) for row in combined[first]]
 
 
 def build(
@@ -136,28 +149,35 @@ def build(
             depth += 1
         return depth
 
-    nodes: list[dict[int, list[tuple[int, int]]]] = [{} for _ in levels]
+    # Of every node its children, and which of them each set of satisfied terms leads to.
+    nodes: list[dict[int, tuple[list[tuple[int, int]], list[int]]]] = [{} for _ in levels]
     finals: set[int] = set()
     root = strip(everything, 0)
     waiting: list[set[int]] = [set() for _ in range(len(levels) + 1)]
     waiting[next_test(root, 0)].add(root)
     for depth in range(len(levels)):
         width = len(levels[depth].members)
+        left_open = everything & ~bits[depth].constrained
+        allowed = [satisfied | left_open for satisfied in bits[depth].sets]
         for mask in waiting[depth]:
-            seen: dict[int, tuple[int, int]] = {}
-            children = []
-            constrained = bits[depth].constrained
-            for satisfied in bits[depth].sets:
-                key = mask & (satisfied | ~constrained)
-                child = seen.get(key)
-                if child is None:
+            seen: dict[int, int] = {}
+            numbers: dict[tuple[int, int], int] = {}
+            children: list[tuple[int, int]] = []
+            which: list[int] = []
+            for here in allowed:
+                key = mask & here
+                number = seen.get(key)
+                if number is None:
                     left = strip(key, depth + 1)
-                    child = seen[key] = (next_test(left, depth + 1), left)
-                    waiting[child[0]].add(left)
-                children.append(child)
-            nodes[depth][mask] = children
+                    child = (next_test(left, depth + 1), left)
+                    number = seen[key] = numbers.setdefault(child, len(children))
+                    if number == len(children):
+                        children.append(child)
+                        waiting[child[0]].add(left)
+                which.append(number)
+            nodes[depth][mask] = children, which
             words += width
-            work += len(bits[depth].sets)
+            work += len(allowed)
             if words > slack * max_words or work > max_work:
                 raise TooLargeError
         if progress is not None:
@@ -175,15 +195,15 @@ def build(
         target[-1][mask] = (len(levels), record_of[leaf])
     rows = _Rows(len(levels), max_words)
     for depth in range(len(levels) - 1, -1, -1):
-        for mask, children in nodes[depth].items():
+        for mask, (children, which) in nodes[depth].items():
             below = [target[d][m] for d, m in children]
             if all(node == below[0] for node in below):
                 target[depth][mask] = below[0]
             else:
                 local = np.array([rows.word(node, depth + 1) for node in below], np.uint32)
-                target[depth][mask] = rows.node(depth, local[bits[depth].group])
+                target[depth][mask] = rows.node(depth, local[which][bits[depth].group])
     start = rows.word(target[next_test(root, 0)][root], 0)
-    return Diagram([level.slot for level in levels], rows.flat(), start, leaves)
+    return Diagram(list(levels), rows.flat(), start, leaves)
 
 
 _Node: TypeAlias = tuple[int, int]

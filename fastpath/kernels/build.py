@@ -100,6 +100,23 @@ def unique_pairs(a: Any, b: Any, ids: Any, first_a: Any, first_b: Any, limit: An
 
 
 @kernel
+def leaf_sets(children: Any, reached: Any, nodes: Any, classes: Any) -> None:
+    """Sets of leaves, one level up: ``nodes[i]`` and ``classes[c]`` gain what ``reached[children[i, c]]`` holds, for
+    every node i and class c."""
+    width = reached.shape[1]
+    for i in range(children.shape[0]):
+        before = np.int64(-1)
+        for c in range(children.shape[1]):
+            child = children[i, c]
+            for w in range(width):
+                classes[c, w] |= reached[child, w]
+            if child != before:
+                for w in range(width):
+                    nodes[i, w] |= reached[child, w]
+            before = child
+
+
+@kernel
 def _grown(array: Any, need: Any) -> Any:
     if need <= len(array):
         return array
