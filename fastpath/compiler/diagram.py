@@ -182,6 +182,7 @@ def build(
                 raise TooLargeError
         if progress is not None:
             progress(machine.stage.name, (depth + 1) / len(levels))
+    machine.forget()
     finals = waiting[len(levels)]
 
     leaves: list[tuple[Outcome, tuple[Alternative, ...]]] = []

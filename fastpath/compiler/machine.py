@@ -91,6 +91,9 @@ TOUCHES = {
 
 EGRESS_HOOKS = (Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING)
 
+MOST_KNOWN = 200_000
+"""Answers about blocks that are remembered."""
+
 MAX_WALKS = 20_000
 """Walks tried for one class of packets before the undecided rules on its way are given up as undecidable."""
 
@@ -123,15 +126,12 @@ class Machine:
         self.terms: list[Term] = []
         self.op_of: list[int] = []
         self.span: dict[str, tuple[int, int]] = {}
-        self.masks: dict[str, list[int]] = {}
-        self.local: dict[str, list[int]] = {}
         self.firsts: dict[str, list[int]] = {}
         self.counted: dict[str, list[int]] = {}
         self.below: dict[str, int] = {}
         self._known: dict[int, dict[tuple[str, int], tuple[int, bool, bool]]] = {}
         for key, block in stage.blocks.items():
             start = len(self.terms)
-            masks, local = [], []
             firsts, counted = self.firsts.setdefault(key, []), self.counted.setdefault(key, [0])
             for index, op in enumerate(block.ops):
                 first = len(self.terms)
@@ -139,17 +139,22 @@ class Machine:
                 counted.append(counted[-1] + (op.counted if op.weight < 0 else op.weight))
                 self.terms.extend(op.condition)
                 self.op_of.extend([index] * len(op.condition))
-                local.append((1 << len(self.terms) - start) - (1 << first - start))
-                masks.append(local[-1] << start)
             self.span[key] = (start, len(self.terms))
-            self.masks[key], self.local[key] = masks, local
+            firsts.append(len(self.terms))
         self.unknown = sum(1 << i for i, t in enumerate(self.terms) if t.unknown)
 
     # ---------------------------------------------------------------------------------------------- what matters
 
     def relevant(self, alive: int, sure: int) -> int:
         """The alive terms that some walk can still reach, given that the `sure` ones among them hold."""
-        return self._relevant_in(self.stage.root, alive, sure, self._known.setdefault(sure, {}))[0]
+        known = self._known.setdefault(sure, {})
+        if len(known) > MOST_KNOWN:
+            known.clear()
+        return self._relevant_in(self.stage.root, alive, sure, known)[0]
+
+    def forget(self) -> None:
+        """Lets go of what :meth:`relevant` has remembered."""
+        self._known.clear()
 
     def _below(self, key: str) -> int:
         """The terms of a block and of all that it reaches."""
@@ -170,10 +175,13 @@ class Machine:
         here = (alive >> start) & ((1 << (end - start)) - 1)
         sure_here = (sure >> start) & here
         own, keep, falls, accepts = 0, 0, False, False
-        masks, op_of, below = self.local[key], self.op_of, self.below
+        firsts, op_of, below = self.firsts[key], self.op_of, self.below
         while here:
-            index = op_of[start + (here & -here).bit_length() - 1]
-            of_op = masks[index] & here
+            of_op = here & -here
+            index = op_of[start + of_op.bit_length() - 1]
+            terms = firsts[index + 1] - firsts[index]
+            if terms > 1:
+                of_op = (((1 << terms) - 1) << firsts[index] - start) & here
             here ^= of_op
             holds = of_op & sure_here
             own |= (holds & -holds) if holds else of_op
@@ -273,7 +281,8 @@ class Machine:
                 self._leave(walk, -1)
                 continue
             op = block.ops[index]
-            mask = self.masks[key][index]
+            first, behind = self.firsts[key][index:index + 2]
+            mask = ((1 << behind - first) - 1) << first
             walk.walked += counted[index + 1] - counted[at]
             walk.stack = (*walk.stack[:-1], Frame(key, index + 1, base))
             if mask & certain:
@@ -294,9 +303,7 @@ class Machine:
     def _next(self, frame: Frame, alive: int) -> int:
         """The first op of a block from the frame's place on that has a term alive, or -1."""
         firsts = self.firsts[frame.block]
-        if frame.at >= len(firsts):
-            return -1
-        first, end = firsts[frame.at], self.span[frame.block][1]
+        first, end = firsts[frame.at], firsts[-1]
         left = (alive >> first) & ((1 << (end - first)) - 1)
         return self.op_of[first + (left & -left).bit_length() - 1] if left else -1
 
