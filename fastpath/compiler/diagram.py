@@ -76,30 +76,76 @@ class Diagram:
         return [level.slot for level in self.shape]
 
 
+@dataclass(frozen=True)
+class _Step:
+    """One field of a level.
+
+    Attributes:
+        sets: the distinct sets of terms that its classes satisfy.
+        ways: a pair for each combination of sets so far: a combination of the steps before, and one of `sets`.
+        later: terms that look at fields of later steps.
+    """
+
+    sets: list[int]
+    ways: list[tuple[int, int]]
+    later: int
+
+
 class _Bits:
-    """For each class of a level the set of terms it satisfies, grouped into distinct sets."""
+    """For each class of a level the set of terms it satisfies, grouped into distinct sets.
+
+    A level of several fields is taken one field after the other: what one leaves unreachable need not be told apart by
+    the others.
+
+    Attributes:
+        constrained: terms that look at some field of the level.
+        group: which of the sets each class has: a combination of the last step.
+        steps: the fields.
+    """
 
     def __init__(self, machine: Machine, level: Level, partitions: dict[Field, Partition]) -> None:
         n = len(machine.terms)
+        fields: list[tuple[int, npt.NDArray[np.uint64], int]] = []
         self.constrained = 0
-        satisfied: list[npt.NDArray[np.uint64]] = []
-        for which, f in enumerate(level.fields):
+        for which, f in sorted(enumerate(level.fields), key=lambda item: partitions[item[1]].count):
             found = partitions[f]
             table = np.ones((found.count, n), bool)
             cache: dict[object, npt.NDArray[np.bool_]] = {}
+            looks = 0
             for t, term in enumerate(machine.terms):
                 values = term.values(f)
                 if values is not None:
-                    self.constrained |= 1 << t
+                    looks |= 1 << t
                     if values not in cache:
                         cache[values] = found.members(values)
                     table[:, t] = cache[values]
-            satisfied.append(packed(table)[level.members[:, which]])
-        combined = satisfied[0]
-        for more in satisfied[1:]:
-            combined = combined & more
-        self.group, first = unique_rows(combined)
-        self.sets = [int.from_bytes(row.tobytes(), "little") & ((1 << n) - 1) for row in combined[first]]
+            if looks:
+                fields.append((which, packed(table), looks))
+                self.constrained |= looks
+        self.steps: list[_Step] = []
+        self.group = np.zeros(len(level.members), np.int64)
+        if not fields:
+            return
+        whole = np.full((len(level.members), fields[0][1].shape[1]), np.uint64(0xFFFF_FFFF_FFFF_FFFF))
+        for which, satisfied, _ in fields:
+            whole &= satisfied[level.members[:, which]]
+        self.group, classes = unique_rows(whole)
+        before = [0] * len(classes)
+        for place, (which, satisfied, _) in enumerate(fields):
+            later = 0
+            for _, _, looks in fields[place + 1:]:
+                later |= looks
+            number, first = unique_rows(satisfied)
+            ways: dict[tuple[int, int], int] = {}
+            of_set = number[level.members[classes, which]].tolist()
+            before = [ways.setdefault(way, len(ways)) for way in zip(before, of_set, strict=True)]
+            self.steps.append(_Step([_number(row, n) for row in satisfied[first]], list(ways), later))
+        # The last combinations are the sets, in their order: what differs in its terms differs in a step.
+        assert before == list(range(len(classes)))
+
+
+def _number(row: npt.NDArray[np.uint64], bits: int) -> int:
+    return int.from_bytes(row.tobytes(), "little") & ((1 << bits) - 1)
 
 
 def build(
@@ -125,23 +171,26 @@ def build(
     everything = (1 << len(machine.terms)) - 1
     sure = everything & ~machine.unknown
     sure_behind = [0] * (len(levels) + 1)
+    sure_between: list[list[int]] = [[] for _ in levels]
     pending = sure
     for i in range(len(levels), -1, -1):
         sure_behind[i] = pending
         if i:
+            sure_between[i - 1] = [pending & ~step.later for step in bits[i - 1].steps]
             pending &= ~bits[i - 1].constrained
     stripped: list[dict[int, int]] = [{} for _ in range(len(levels) + 1)]
+    between: list[list[dict[int, int]]] = [[{} for _ in b.steps] for b in bits]
 
     words = work = 0
 
-    def strip(mask: int, depth: int) -> int:
+    def strip(mask: int, known: dict[int, int], sure: int) -> int:
         nonlocal work
-        found = stripped[depth].get(mask)
+        found = known.get(mask)
         if found is None:
             work += mask.bit_count()
             if work > max_work:
                 raise TooLargeError
-            found = stripped[depth][mask] = machine.relevant(mask, sure_behind[depth])
+            found = known[mask] = machine.relevant(mask, sure)
         return found
 
     def next_test(mask: int, depth: int) -> int:
@@ -152,23 +201,26 @@ def build(
     # Of every node its children, and which of them each set of satisfied terms leads to.
     nodes: list[dict[int, tuple[list[tuple[int, int]], list[int]]]] = [{} for _ in levels]
     finals: set[int] = set()
-    root = strip(everything, 0)
+    root = strip(everything, stripped[0], sure_behind[0])
     waiting: list[set[int]] = [set() for _ in range(len(levels) + 1)]
     waiting[next_test(root, 0)].add(root)
     for depth in range(len(levels)):
         width = len(levels[depth].members)
-        left_open = everything & ~bits[depth].constrained
-        allowed = [satisfied | left_open for satisfied in bits[depth].sets]
+        here = bits[depth]
         for mask in waiting[depth]:
             seen: dict[int, int] = {}
             numbers: dict[tuple[int, int], int] = {}
             children: list[tuple[int, int]] = []
             which: list[int] = []
-            for here in allowed:
-                key = mask & here
+            masks = [mask]
+            for step, known, certain in zip(here.steps[:-1], between[depth], sure_between[depth], strict=False):
+                masks = [strip(masks[way] & step.sets[number], known, certain) for way, number in step.ways]
+            last = here.steps[-1]
+            for way, satisfied in last.ways:
+                key = masks[way] & last.sets[satisfied]
                 number = seen.get(key)
                 if number is None:
-                    left = strip(key, depth + 1)
+                    left = strip(key, stripped[depth + 1], sure_behind[depth + 1])
                     child = (next_test(left, depth + 1), left)
                     number = seen[key] = numbers.setdefault(child, len(children))
                     if number == len(children):
@@ -177,7 +229,7 @@ def build(
                 which.append(number)
             nodes[depth][mask] = children, which
             words += width
-            work += len(allowed)
+            work += len(last.ways)
             if words > slack * max_words or work > max_work:
                 raise TooLargeError
         if progress is not None:
