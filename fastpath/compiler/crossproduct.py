@@ -272,7 +272,7 @@ def _merged(parts: Sequence[_Part], terms: int) -> tuple[tuple[Merge, ...], npt.
         if count < 0:
             raise TooLargeError
         a, b = a[:count], b[:count]
-        holds = holds[pairs[:, 0]][:, a] & members[pairs[:, 1]][:, b]
+        holds = np.ascontiguousarray(holds[pairs[:, 0]][:, a] & members[pairs[:, 1]][:, b])
         condition = number.reshape(-1)
         merges.append(Merge(part.field, ids.astype(np.uint16).reshape(-1), classes, part.places))
     return tuple(merges), holds, condition
