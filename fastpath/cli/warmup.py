@@ -16,8 +16,8 @@ RULES = CHAIN.format(SEVERAL + "".join(RULE.format(i) for i in range(10, 80)))
 def warmup() -> None:
     """Compile the kernels and keep them, as an installation or an image build may want to.
 
-    These are all kernels that compiling a host and evaluating packets take. What other commands need besides (lint, diff
-    and query a few more) is compiled with their first use.
+    These are all kernels that compiling a host and evaluating packets take. What other commands need besides (lint,
+    diff and query need a few) is compiled with their first use.
 
     Compiled kernels are kept in the user's cache folder, or in FASTPATH_CACHE_DIR. They are used by the same
     processor, versions and sources only; where they are there already, this takes a second or two.
