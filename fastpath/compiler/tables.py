@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastpath.compiler import classes, diagram
+from fastpath.compiler import bulk, classes, diagram
+from fastpath.compiler.bulk import BulkPlan
 from fastpath.compiler.cells import Cells
 from fastpath.compiler.classes import Partition
 from fastpath.compiler.config import Config
@@ -46,6 +47,7 @@ from fastpath.kernels.layout import (
     E_RECORD,
     E_SLOT,
     F_BASE,
+    F_CLASSES,
     F_COLUMNS,
     F_COUNT,
     F_EXTRA,
@@ -84,7 +86,7 @@ from fastpath.kernels.layout import (
 )
 from fastpath.packets.schema import LOCAL
 
-VERSION = 2
+VERSION = 3
 """Format of saved tables; raised with every change of a layout or of a code."""
 
 LABEL = "fastpath tables"
@@ -160,6 +162,11 @@ class Compiled:
             ((records[:, codes.R_EFFECTS] > 0) & (records[:, codes.R_FAST] == 0)).any())
 
     @cached_property
+    def bulk(self) -> BulkPlan | None:
+        """What the bulk kernel takes from these tables; None where the first stage is walked linearly."""
+        return bulk.plan(self.arrays, self.record_stage)
+
+    @cached_property
     def egress(self) -> tuple[int, ...]:
         """Ids of the interfaces that packets may be said to leave through; 0 and negative ones stand for none."""
         return tuple(sorted({*self.arrays["records"][:, codes.R_OIF].tolist(), *self.arrays["ops"][:, O_OIF].tolist()}))
@@ -218,6 +225,7 @@ class _Packer:
     def add_field(self, found: Partition, interfaces: int, extras: Sequence[str]) -> None:
         f = found.field
         row = [0] * F_COLUMNS
+        row[F_CLASSES] = found.count
         if f.base.startswith("segment:"):
             row[F_BASE], row[F_KIND], row[F_SKIP] = B_SEGMENT, K_SEGMENT, 1
             self.fields.append(row)
@@ -250,6 +258,7 @@ class _Packer:
     ) -> None:
         row = [0] * F_COLUMNS
         row[F_KIND], row[F_TABLE], row[F_COUNT] = K_PRODUCT, self.add_map(table), len(parts)
+        row[F_CLASSES] = int(table.max()) + 1
         for i, (found, stride) in enumerate(zip(parts, strides, strict=True)):
             size = interfaces if found.field.base in INTERFACES else 256
             row[F_PARTS + 2 * i] = BASE_NUMBER[found.field.base]
