@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastpath.compiler.crossproduct import CrossProduct, Group, packed
+from fastpath.compiler.crossproduct import Candidates, CrossProduct, Group, packed
 from fastpath.compiler.fields import Field
 from fastpath.compiler.segments import Segment
 from fastpath.kernels.layout import (
@@ -41,11 +41,15 @@ from fastpath.kernels.layout import (
     G_WIDTH,
     RESULT_DIRECT,
     RESULT_LIST,
+    SHAPE_CANDIDATES,
     SHAPE_DENSE,
     SHAPE_NONE,
     SHAPE_ONE,
     SHAPE_RUNS,
 )
+
+RECORD = 4
+"""Words of a candidate's record, which lie in one line of the cache."""
 
 
 class _Pool:
@@ -56,7 +60,11 @@ class _Pool:
         self.parts: list[npt.NDArray[Any]] = []
         self.size = 0
 
-    def add(self, values: npt.NDArray[Any]) -> int:
+    def add(self, values: npt.NDArray[Any], *, multiple: int = 1) -> int:
+        """Adds values at a place that is a multiple of some number -> the place."""
+        if self.size % multiple:
+            self.parts.append(np.zeros(-self.size % multiple, self.dtype))
+            self.size += len(self.parts[-1])
         at = self.size
         self.parts.append(values.astype(self.dtype, copy=False).reshape(-1))
         self.size += values.size
@@ -94,12 +102,25 @@ class Cells:
             places = -1 if merge.places is None else self.narrow.add(merge.places)
             self.merges.append([slots[merge.field], self.narrow.add(merge.table), merge.width, places])
         row[C_GROUP], row[C_GROUPS] = len(self.groups), len(built.groups)
-        self.groups.extend(self._group(group, built, slots) for group in built.groups)
+        self.groups.extend(
+            self._candidates(group, slots) if isinstance(group, Candidates) else self._group(group, built, slots)
+            for group in built.groups)
         row[C_REST], row[C_MISS] = built.rest, built.ops
         holds = np.concatenate([built.holds, np.ones((1, built.rest), bool)])
         words = packed(holds).view(np.uint32)
         row[C_HOLDS], row[C_WORDS] = self.wide.add(words), words.shape[1]
         self.lookups.append(row)
+
+    def _candidates(self, found: Candidates, slots: Mapping[Field, int]) -> list[int]:
+        row = [0] * G_COLUMNS
+        row[G_SHAPE] = SHAPE_CANDIDATES
+        for key, at, of_map in zip(found.keys, (G_A, G_B), (G_A_MAP, G_B_MAP), strict=True):
+            row[at], row[of_map] = slots[key.field], self.wide.add(key.places)
+        if found.grid is not None:
+            row[G_WIDTH], row[G_TABLE] = found.grid.shape[1], self.wide.add(found.grid)
+        for records, at in zip(found.records, (G_FOUND, G_LISTS), strict=True):
+            row[at] = -1 if records is None else self.wide.add(records, multiple=RECORD)
+        return row
 
     def _sized(self, values: npt.NDArray[Any]) -> tuple[int, int]:
         """(place, 1 where it is in the pool of 32-bit cells)."""

@@ -7,13 +7,13 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fastpath.compiler import crossproduct
+from fastpath.compiler import candidates, crossproduct
 from fastpath.compiler.classes import Partition
 from fastpath.compiler.config import Config
-from fastpath.compiler.crossproduct import CrossProduct
+from fastpath.compiler.crossproduct import CrossProduct, Terms
 from fastpath.compiler.fields import Field
 from fastpath.compiler.machine import Machine
-from fastpath.compiler.program import Stage
+from fastpath.compiler.program import Op, Stage
 from fastpath.compiler.segments import Run, Segment, reduced, runs
 from fastpath.compiler.sizes import TooLargeError
 
@@ -23,6 +23,9 @@ MOST_TERMS = 5000
 
 MOST_PLAIN = 3000
 """Terms of a stage with segments above which no diagram without them is tried."""
+
+GRID_PART = 16
+"""Part of ``Config.max_table_bytes`` that is cells of a grid."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,23 @@ class Plan:
         taken: dict[Run, CrossProduct] = {}
         for run in self.runs:
             with contextlib.suppress(TooLargeError):
-                taken[run] = crossproduct.build(self.stage.blocks[run.block].ops[run.start:run.end], partitions)
+                taken[run] = first_match(self.stage.blocks[run.block].ops[run.start:run.end], partitions, config)
         if not taken:
             return self
         short, segments = reduced(self.stage, number, taken)
         return replace(self, machine=Machine(short), segments=tuple(segments))
+
+
+def first_match(ops: Sequence[Op], partitions: Mapping[Field, Partition], config: Config) -> CrossProduct:
+    """What finds the first of a segment's ops that matches.
+
+    Raises:
+        TooLargeError: nothing can within the limits.
+    """
+    if config.structure == "candidates":
+        with contextlib.suppress(TooLargeError):
+            return candidates.build(Terms(ops, partitions, least=0), config.max_table_bytes // GRID_PART)
+    return crossproduct.build(Terms(ops, partitions))
 
 
 def plan(stages: Sequence[Stage], config: Config) -> list[Plan]:
@@ -64,6 +79,6 @@ def plan(stages: Sequence[Stage], config: Config) -> list[Plan]:
             continue
         found = tuple(runs(stage, config.shortest)) if config.shortest is not None else ()
         terms = sum(len(op.condition) for block in stage.blocks.values() for op in block.ops)
-        tried = terms <= (MOST_PLAIN if found else MOST_TERMS) and not (found and config.structure == "cross-product")
+        tried = terms <= (MOST_PLAIN if found else MOST_TERMS) and not (found and config.structure is not None)
         plans.append(Plan(stage, Machine(stage), found, (), tried))
     return plans

@@ -86,7 +86,7 @@ from fastpath.kernels.layout import (
 )
 from fastpath.packets.schema import LOCAL
 
-VERSION = 3
+VERSION = 4
 """Format of saved tables; raised with every change of a layout or of a code."""
 
 LABEL = "fastpath tables"
@@ -129,7 +129,8 @@ class Compiled:
     Attributes:
         arrays: the kernel's arrays, by their name in ``kernels.layout.Tables``.
         stages: names of the stages, in the kernel's order.
-        structures: ``cross-product``, ``diagram`` or ``linear`` for each stage.
+        structures: ``candidates``, ``cross-product``, ``diagram`` or ``linear`` for each stage; that of the
+            longest segment where there are any.
         interfaces: id -> interface name (``InterfaceTable.names``), with ``known`` real ones and wildcard prefixes.
         extras: names of the callers' boolean columns that are read, in the kernel's order.
         columns: names of the packet columns that the kernel reads.
@@ -592,7 +593,8 @@ def compile_stages(
         row = [0] * S_COLUMNS
         built = diagrams.get(planned.stage.name)
         if built is not None:
-            structures.append("cross-product" if planned.segments else "diagram")
+            longest = max(planned.segments, key=lambda s: len(s.ops), default=None)
+            structures.append("diagram" if longest is None else longest.product.structure)
             row[S_LEVEL], row[S_LEVELS] = len(packer.levels), len(built.levels)
             packer.levels.extend(built.levels)
             by_itself |= {f for f, slot in slots.items() if slot in built.levels}

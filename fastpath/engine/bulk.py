@@ -331,7 +331,7 @@ class Program:
             for group in self.arrays["groups"].tolist():
                 if group[at.G_SHAPE] != at.SHAPE_NONE:
                     self.uses[group[at.G_A]] += 1
-                if group[at.G_SHAPE] in (at.SHAPE_DENSE, at.SHAPE_RUNS):
+                if group[at.G_SHAPE] in (at.SHAPE_DENSE, at.SHAPE_RUNS, at.SHAPE_CANDIDATES):
                     self.uses[group[at.G_B]] += 1
         base = int(self.fields[slot, at.F_BASE])
         changes = self.renamed and base in (at.B_DST, at.B_DPORT) and self.fields[slot, at.F_KIND] != at.K_PRODUCT
@@ -433,6 +433,9 @@ class Program:
         first = int(lookup[at.C_GROUP])
         for number, group in enumerate(self.arrays["groups"][first:first + int(lookup[at.C_GROUPS])].tolist()):
             shape = group[at.G_SHAPE]
+            if shape == at.SHAPE_CANDIDATES:
+                self.candidates(lookup, group, rest, places, columns, best)
+                continue
             if shape == at.SHAPE_NONE:
                 self.add(at.OP_CONSTANT, places, 0, 1)
             else:
@@ -459,6 +462,21 @@ class Program:
         kind = self.new_row()
         self.add(at.OP_MERGE, kind, best, int(lookup[at.C_KINDS]), 0)
         return best, {kind_slot: kind}
+
+    def candidates(self, lookup: Array, group: list[int], rest: int, first: int, second: int, best: int) -> None:
+        """The passes of a lookup by candidates, with rows for the words of both keys."""
+        a, b = self.classes(group[at.G_A]), self.classes(group[at.G_B])
+        self.add(at.OP_LOOK_UP, first, a, group[at.G_A_MAP])
+        self.add(at.OP_LOOK_UP, second, b, group[at.G_B_MAP])
+        if group[at.G_WIDTH]:
+            self.add(at.OP_GRID, best, first, second, rest, group[at.G_TABLE], group[at.G_WIDTH],
+                     int(lookup[at.C_REST]))
+        else:
+            self.add(at.OP_CONSTANT, best, int(lookup[at.C_MISS]), 1)
+        holds, words = int(lookup[at.C_HOLDS]), int(lookup[at.C_WORDS])
+        for lists, other, records in ((first, b, group[at.G_FOUND]), (second, a, group[at.G_LISTS])):
+            if records >= 0:
+                self.add(at.OP_CANDIDATES, best, lists, other, rest, records, holds, words)
 
     def rest(self, lookup: Array) -> int:
         """The row with the class of the merged fields."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels._jit import helper, kernel
+from fastpath.kernels.candidates import candidates, grid
 from fastpath.kernels.classify import knot_step
 from fastpath.kernels.connection import has_ports
 from fastpath.kernels.layout import (
@@ -37,6 +38,7 @@ from fastpath.kernels.layout import (
     OP_AFFECT,
     OP_AUTO,
     OP_BYTE,
+    OP_CANDIDATES,
     OP_CODE,
     OP_CODES,
     OP_CONSTANT,
@@ -48,6 +50,7 @@ from fastpath.kernels.layout import (
     OP_ENTER_BY_CODE,
     OP_FATES,
     OP_FINAL,
+    OP_GRID,
     OP_HALF,
     OP_HOOK,
     OP_ICMP,
@@ -395,7 +398,7 @@ def bulk(
         hard: room for places of packets, int32; the number that is returned may not be exceeded.
     """
     hards = np.int64(0)
-    found = np.empty(BULK_BLOCK + 1, np.uint32)
+    found, onward = np.empty(BULK_BLOCK + 1, np.uint32), np.empty(BULK_BLOCK + 1, np.uint32)
     passes = program.shape[0]
     protos = octets[COL_PROTO]
     for b0 in range(0, n, BULK_BLOCK):
@@ -471,6 +474,11 @@ def bulk(
             elif op == OP_LISTS:
                 _lists(cells32[c:], cells32[d:], cells32[program[p, P_E]:], program[p, P_F] >> 1, rows[b], rows[a], m,
                        program[p, P_F] & 1 != 0, row)
+            elif op == OP_GRID:
+                grid(cells32[d:], program[p, P_E], program[p, P_F], rows[a], rows[b], rows[c], m, row)
+            elif op == OP_CANDIDATES:
+                candidates(cells32[d:], cells32[program[p, P_E]:], program[p, P_F], rows[a], rows[b], rows[c], m, row,
+                           found, onward)
             elif op == OP_RANKED:
                 _ranked(fates.leaves[b:], cells32, rows[a], m, row)
             elif op == OP_VERDICT:

@@ -1,4 +1,4 @@
-"""Which op of a segment matches first, for many packets at a time, by cross products of classes.
+"""Which op of a segment matches first, for many packets at a time, by cross products of classes or by candidates.
 
 One pass over the packets for every table, so that a pass keeps few tables in cache and its look-ups do not wait for one
 another. Small fields are merged into one class first; each group of boxes then finds its list by the classes of at
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels._jit import helper
+from fastpath.kernels.candidates import candidates, grid
 from fastpath.kernels.layout import (
     C_GROUP,
     C_GROUPS,
@@ -56,6 +57,7 @@ from fastpath.kernels.layout import (
     S_LOOKUPS,
     S_ROOT,
     S_ROWS,
+    SHAPE_CANDIDATES,
     SHAPE_DENSE,
     SHAPE_NONE,
     SHAPE_ONE,
@@ -116,6 +118,35 @@ def _lists(
 
 
 @helper
+def _gathered(row: Any, here: Any, count: Any, out: Any) -> None:
+    for j in range(count):
+        out[j] = row[here[j]]
+
+
+@helper
+def _candidates(
+    t: Any, which: Any, x: Any, classes: Any, here: Any, count: Any, rest: Any, room: Any, best: Any
+) -> None:
+    """The first op by candidates, for packets that `best` has the miss for."""
+    lookups, groups, wide = t.lookups, t.groups, t.cells32
+    row_a, row_b = classes[groups[x, G_A]], classes[groups[x, G_B]]
+    first, second, other = room[0], room[1], room[2]
+    _mapped(wide[groups[x, G_A_MAP]:], row_a, here, count, first)
+    _mapped(wide[groups[x, G_B_MAP]:], row_b, here, count, second)
+    if groups[x, G_WIDTH]:
+        grid(wide[groups[x, G_TABLE]:], groups[x, G_WIDTH], lookups[which, C_REST], first, second, rest, count, best)
+    holds = wide[lookups[which, C_HOLDS]:]
+    if groups[x, G_FOUND] >= 0:
+        _gathered(row_b, here, count, other)
+        candidates(wide[groups[x, G_FOUND]:], holds, lookups[which, C_WORDS], first, other, rest, count, best, room[3],
+                   room[4])
+    if groups[x, G_LISTS] >= 0:
+        _gathered(row_a, here, count, other)
+        candidates(wide[groups[x, G_LISTS]:], holds, lookups[which, C_WORDS], second, other, rest, count, best, room[3],
+                   room[4])
+
+
+@helper
 def is_fixed(fields: Any, f: Any, fixed: Any) -> Any:
     """True where a field has one class in all packets, by the bits of the bases that have one value."""
     if fields[f, F_KIND] == K_PRODUCT:
@@ -164,7 +195,7 @@ def _merge(t: Any, which: Any, classes: Any, fixed: Any, here: Any, count: Any, 
 
 @helper
 def first_ops(
-    t: Any, which: Any, classes: Any, fixed: Any, here: Any, count: Any, rest: Any, places: Any, best: Any
+    t: Any, which: Any, classes: Any, fixed: Any, here: Any, count: Any, rest: Any, places: Any, room: Any, best: Any
 ) -> None:
     """Writes the first op of a segment that matches each packet into `best`, ``C_MISS`` for none.
 
@@ -172,7 +203,7 @@ def first_ops(
         which: the cross product.
         fixed: bits of the bases that have one value in all packets.
         here: which packets of the block, `count` of them.
-        rest, places: room for a block.
+        rest, places, room: room for a block, `room` five times.
     """
     lookups, groups, narrow, wide = t.lookups, t.groups, t.cells16, t.cells32
     _merge(t, which, classes, fixed, here, count, rest)
@@ -183,6 +214,9 @@ def first_ops(
     first = lookups[which, C_GROUP]
     for x in range(first, first + lookups[which, C_GROUPS]):
         shape = groups[x, G_SHAPE]
+        if shape == SHAPE_CANDIDATES:
+            _candidates(t, which, x, classes, here, count, rest, room, best)
+            continue
         if shape == SHAPE_NONE:
             for j in range(count):
                 places[j] = 0

@@ -120,7 +120,7 @@ def apart(*_: Any) -> Any:
 def test_first_rules_of_a_flat_chain(seed: int, most: int, split: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense tables and runs, direct results and lists, plain and knotted address maps."""
     if split:
-        monkeypatch.setattr(crossproduct._Boxes, "together", apart)
+        monkeypatch.setattr(crossproduct.Boxes, "together", apart)
     rng = np.random.default_rng(seed)
     low, high = drawn_boxes(400 if COMPILED else 120, seed)
     host = chain_of(low, high, rng)
@@ -128,6 +128,18 @@ def test_first_rules_of_a_flat_chain(seed: int, most: int, split: bool, monkeypa
     engine = compile_host(host, table="filter", chain="FORWARD", config=config)
     assert set(engine.structures.values()) == {"cross-product"}
     check(low, high, engine, host, edges_of(low, high, 4000 if COMPILED else 300, rng))
+
+
+@pytest.mark.parametrize("most", [64 << 20, 0], ids=["grid", "no grid"])
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_first_rules_of_a_flat_chain_by_candidates(seed: int, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    low, high = drawn_boxes(600 if COMPILED else 120, seed)
+    host = chain_of(low, high, rng)
+    config = Config(structure="candidates", max_table_bytes=most)
+    engine = compile_host(host, table="filter", chain="FORWARD", config=config)
+    assert set(engine.structures.values()) == {"candidates"}
+    check(low, high, engine, host, edges_of(low, high, 5000 if COMPILED else 300, rng))
 
 
 def test_a_chain_too_large_for_a_diagram_is_a_cross_product_by_itself() -> None:
@@ -156,17 +168,17 @@ def test_segments_in_a_host(undecided: str) -> None:
     )
     packets = edge_packets(host, 500 if COMPILED else 150, 1)
     expected = evaluate(host, packets)
-    for structure in ("cross-product", "diagram", None):
+    for structure in ("candidates", "cross-product", "diagram", None):
         engine = compile_host(host, config=Config(structure=structure))  # type: ignore[arg-type]
         found = engine.evaluate(packets)
         assert not found.differences(expected), str(found.differences(expected))
         assert np.array_equal(found.rule_packets, expected.rule_packets)
-        if structure == "cross-product":
-            assert "cross-product" in engine.structures.values()
+        if structure in ("candidates", "cross-product"):
+            assert structure in engine.structures.values()
 
 
 def test_structures_that_do_not_exist() -> None:
-    with pytest.raises(CompileError, match="say one of cross-product, diagram, linear"):
+    with pytest.raises(CompileError, match="say one of candidates, cross-product, diagram, linear"):
         Config(structure="bdd")  # type: ignore[arg-type]
 
 
