@@ -114,11 +114,11 @@ def _grid(boxes: Boxes, least: npt.NDArray[np.float64], holds: npt.NDArray[np.bo
 
     def fits(count: int) -> bool:
         chosen, a, b = places(count)
-        if (a[-1] + 1) * (b[-1] + 1) * rest > cells:
+        if int(a[-1] + 1) * int(b[-1] + 1) * rest > cells:
             return False
         low_a, high_a, low_b, high_b = ranges(chosen, a, b)
-        work = int(((high_a - low_a + 1) * (high_b - low_b + 1)).sum()) * rest
-        return work <= MOST_WORK
+        work: int = ((high_a - low_a + 1) * (high_b - low_b + 1)).sum() * rest
+        return bool(work <= MOST_WORK)
 
     first, last = 0, len(sizes)
     while first < last:

@@ -65,11 +65,11 @@ def candidates(
         n = np.int64(used)
         used = np.uint64(0)
         for j in range(n):
-            k = np.uint64(onward[j])
+            i = np.uint64(onward[j])
             x = np.uint64(places[j])
             at = x << two
-            best[k] = _compared(records, holds, width, at, other[k], rest[k], best[k])
-            onward[used], places[used] = np.uint32(k), np.uint32(x + one)
+            best[i] = _compared(records, holds, width, at, other[i], rest[i], best[i])
+            onward[used], places[used] = np.uint32(i), np.uint32(x + one)
             used += np.uint64(records[at | two] & np.uint32(1)) ^ one
 
 
@@ -147,7 +147,7 @@ def candidate_lists(
         here: Any = filled
         h = np.uint64(1)
         for y in range(begin[i], begin[i + 1]):
-            x = np.int64(boxes[y])
+            x = boxes[y]
             covered = False
             for z in range(filled, here):
                 v = found[z]
