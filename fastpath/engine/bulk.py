@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from fastpath.compiler.bulk import KEEP_OIF, BulkPlan, Place, untouched
 from fastpath.compiler.tables import KEPT, Compiled
+from fastpath.engine import memory
 from fastpath.engine.names import AS_GIVEN, interface_codes, read_only
 from fastpath.kernels import codes
 from fastpath.kernels import layout as at
@@ -521,20 +522,20 @@ class Program:
             dtype = next(c.dtype for c in RESULT_COLUMNS if c.name == name)
             value = self.constant(name)
             if value is not None:
-                columns[name] = np.full(n, value, dtype)
+                columns[name] = memory.full(n, value, dtype)
             else:
-                columns[name] = np.empty(n, dtype)
+                columns[name] = memory.empty(n, dtype)
                 self.column(name)
                 self.add(at.OP_COPY, 0, at.COPIED.index(name))
         self.passes = [*early, *passes]
         if "flags" in wanted and "flags" in written:
-            columns["flags"] = np.zeros(n, np.uint8)
+            columns["flags"] = memory.full(n, 0, "uint8")
         last, place = records[-1], self.plan.places[-1]
         given = int(self.compiled.given_oif and self.constant("oif") is None)
         of_rule, of_oif = self.kept("rule", codes.KEEP_RULE), self.kept("oif", KEEP_OIF)
         for name in ("verdict", "hook", "rule", "oif", "rules_walked"):
             if name in wanted:
-                columns[name] = np.empty(n, _DTYPES[name])
+                columns[name] = memory.empty(n, _DTYPES[name])
         if given and "oif" in wanted:
             self.column("oif")
         if {"verdict", "hook", "rule", "oif"} <= set(wanted) and len(of_rule) == len(of_oif) == 1:
