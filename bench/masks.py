@@ -87,7 +87,8 @@ class _Packets:
             self.egress[rows] = NONE
 
     def under_way(self, rows: Array) -> Array:
-        return rows[self.verdict[rows] == UNSET]
+        left: Array = rows[self.verdict[rows] == UNSET]
+        return left
 
 
 class Masks:
