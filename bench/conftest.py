@@ -22,9 +22,9 @@ from bench import machine, report
 from bench.report import OURS, TIMES, Row
 
 FULL = os.environ.get("FASTPATH_BENCH_FULL") == "1"
-"""Whether everything is measured: hours, and rulesets of 100,000 rules; else about ten minutes."""
+"""Whether everything is measured, all hosts and rulesets of 100,000 rules: below an hour; else about ten minutes."""
 
-PACKETS = int(float(os.environ.get("FASTPATH_BENCH_PACKETS", "4e6" if FULL else "1e6")))
+PACKETS = int(float(os.environ.get("FASTPATH_BENCH_PACKETS", "1e6")))
 ROUNDS = 5
 
 ROWS: list[Row] = []
@@ -54,6 +54,15 @@ class Turn:
         return float(found) if self.timed else time.perf_counter() - start
 
 
+def affordable(work: Callable[[int], object], packets: int, seconds: float = 2.0) -> int:
+    """How many packets, of so many at most, a pass over which takes not much longer than that; 10,000 at least."""
+    few = min(packets, 10_000)
+    work(few)  # what is compiled at the first call
+    start = time.perf_counter()
+    work(few)
+    return max(few, min(packets, int(few * seconds / (time.perf_counter() - start))))
+
+
 class Recorder:
     """Measures and records one test's figures."""
 
@@ -63,7 +72,7 @@ class Recorder:
     def ours(
         self, group: str, subject: str, variant: str, work: Callable[[], object], packets: int,
         others: Sequence[Turn] = (),
-    ) -> None:
+    ) -> dict[str, list[float]]:
         """Measures our engine through pytest-benchmark, and others that take turns with it.
 
         Args:
@@ -72,6 +81,9 @@ class Recorder:
             packets: of one pass.
             others: one pass each before each of ours. Those that are not ours have a ratio: how many times their rate
                 ours is.
+
+        Returns:
+            The seconds of every round by engine; nothing with ``--benchmark-disable``.
         """
         times: dict[str, list[float]] = {turn.engine: [] for turn in others}
 
@@ -82,15 +94,17 @@ class Recorder:
         self.benchmark.group = group
         self.benchmark.pedantic(work, setup=round_of_others, rounds=ROUNDS, warmup_rounds=1)
         if self.benchmark.stats is None:  # --benchmark-disable
-            return
+            return {}
         own = list(self.benchmark.stats.stats.data)
+        times = {engine: seconds[-len(own):] for engine, seconds in times.items()}  # without the round that warmed up
         self._rate(group, subject, variant, OURS, own, packets)
         for turn in others:
-            seconds = times[turn.engine][-len(own):]  # without the round that warmed up
+            seconds = times[turn.engine]
             self._rate(group, subject, variant, turn.engine, seconds, turn.packets)
             if not turn.engine.startswith(OURS):
                 ratios = [(theirs / turn.packets) / (mine / packets) for theirs, mine in zip(seconds, own, strict=True)]
                 self.keep(group, subject, variant, f"{OURS} / {turn.engine}", median(ratios), TIMES)
+        return times | {OURS: own}
 
     def _rate(self, group: str, subject: str, variant: str, engine: str, seconds: Sequence[float], n: int) -> None:
         self.keep(group, subject, variant, engine, n / median(seconds) / 1e6, "M packets/s", f"{n:,} packets")

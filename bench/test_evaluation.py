@@ -16,7 +16,7 @@ import pytest
 
 import fastpath as fp
 from bench import masks, rte, rulesets, traces
-from bench.conftest import FULL, PACKETS, Recorder, Turn
+from bench.conftest import FULL, PACKETS, Recorder, Turn, affordable
 from bench.flatten import FirstMatch
 from fastpath.packets import Hook, PacketBatch, State, Verdict
 from fastpath.reference.evaluate import Reference
@@ -168,6 +168,8 @@ def classify(
     """The engine for a chain beside rte_acl on the same headers. The main row writes what rte_acl does."""
     at = traces.headers(rules, PACKETS, kind)
     packets = traces.batch(rules, at, plain=plain)
+    count = affordable(lambda n: engine.evaluate(packets[:n], threads=1), PACKETS)
+    at, packets = at[:count], packets[:count]
     assert_as_reference(engine, reference, packets, max(20, min(REFERENCE, 2_000_000 // len(rules))))
     every = engine.evaluate(packets, threads=1)
     rte_acl = rte_turns(record, name, rules, at, every.rule)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from statistics import median
 
 import numpy as np
 import pytest
 
 import fastpath as fp
 from bench import rte, rulesets, traces
-from bench.conftest import FULL, PACKETS, Recorder, Turn
+from bench.conftest import FULL, PACKETS, Recorder, Turn, affordable
 from fastpath.packets.schema import RESULT_COLUMNS
 
 RULES = ("10", "100", "1k", "10k", "100k") if FULL else ("10", "100", "1k")
@@ -24,12 +26,14 @@ def test_rules(record: Recorder, style: str, size: str) -> None:
     rules = rulesets.classifier_rules(name)
     at = traces.headers(rules, PACKETS, "uniform")
     packets = traces.batch(rules, at, plain=True)
+    count = affordable(lambda n: engine.evaluate(packets[:n], threads=1), PACKETS)
+    at, packets = at[:count], packets[:count]
     found = engine.evaluate(packets, columns=["rule"], counters=False)
     others = []
     try:
         peer = rte.Classifier(rules)
         peer.load(at)
-        others.append(Turn("rte_acl avx2", lambda: peer.run("avx2"), PACKETS, timed=True))
+        others.append(Turn("rte_acl avx2", lambda: peer.run("avx2"), count, timed=True))
         others[0].seconds()
         assert np.array_equal(peer.found(), found.rule)
     except rte.UnavailableError as error:
@@ -51,11 +55,18 @@ def test_packets(record: Recorder, engine: fp.Engine, count: int) -> None:
                 lambda: engine.evaluate(packets, threads=1), count)
 
 
-@pytest.mark.parametrize("threads", range(1, (os.cpu_count() or 1) + 1))
-def test_threads(record: Recorder, engine: fp.Engine, threads: int) -> None:
+@pytest.mark.skipif(os.cpu_count() == 1, reason="there is one core")
+def test_threads(record: Recorder, engine: fp.Engine) -> None:
     packets = fp.synth.packets(rulesets.host("docker28-big"), 4 * PACKETS, seed=1)
-    record.ours("scaling with threads", "docker28-big", f"{threads} threads",
-                lambda: engine.evaluate(packets, threads=threads), len(packets))
+    cores = os.cpu_count() or 1
+    numbers = sorted({min(2 ** i, cores) for i in range(1, cores.bit_length() + 1)})
+    others = [Turn(f"fastpath, {n} threads", partial(engine.evaluate, packets, threads=n), len(packets))
+              for n in numbers]
+    times = record.ours("threads", "docker28-big", "all columns, one thread and more",
+                        lambda: engine.evaluate(packets, threads=1), len(packets), others)
+    for n, turn in zip(numbers, others, strict=True) if times else ():
+        ratio = median(one / many for one, many in zip(times["fastpath"], times[turn.engine], strict=True))
+        record.keep("scaling with threads", "docker28-big", f"{n} threads", "fastpath", ratio, "times one thread")
 
 
 @pytest.mark.parametrize("columns", [("verdict",), ("verdict", "rule"), tuple(c.name for c in RESULT_COLUMNS)],
