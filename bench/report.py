@@ -99,6 +99,7 @@ def _charts(alt: Any, rows: Sequence[Row]) -> Any:
     rates = [r for r in rows if r.unit.endswith("/s")]
     times = ratios(rates + [r for r in rows if r.unit == TIMES])
     lines = []
+    apart = dict.fromkeys(("color", "yOffset", "strokeDash"), "independent")
     for group in dict.fromkeys(r.group for r in rates):
         here = [_point(r.subject, r.variant, r.engine, r.value) for r in rates if r.group == group]
         beside = [_point(subject, variant, peer, value)
@@ -107,8 +108,8 @@ def _charts(alt: Any, rows: Sequence[Row]) -> Any:
         charts = [draw(alt, here, group, "million packets/s", 520)]
         if beside:
             charts.append(draw(alt, beside, "how many times a peer", f"rate of {OURS} / rate of the peer", 300))
-        lines.append(alt.hconcat(*charts).resolve_scale(color="independent"))
-    return alt.vconcat(*lines).resolve_scale(color="independent") if lines else None
+        lines.append(alt.hconcat(*charts).resolve_scale(**apart))
+    return alt.vconcat(*lines).resolve_scale(**apart) if lines else None
 
 
 def _point(subject: str, variant: str, engine: str, value: float) -> dict[str, Any]:
@@ -120,14 +121,16 @@ def _point(subject: str, variant: str, engine: str, value: float) -> dict[str, A
 def _lines(alt: Any, points: list[dict[str, Any]], title: str, unit: str, width: int) -> Any:
     line = alt.Chart(alt.Data(values=points), title=title, width=width, height=240).mark_line(point=True)
     return line.encode(
-        x=alt.X("x:Q", scale=alt.Scale(type="log"), title=title.rpartition("scaling with ")[2]),
+        x=alt.X("x:Q", scale=alt.Scale(type="log"), title="number"),
         y=alt.Y("value:Q", scale=alt.Scale(type="log"), title=unit),
         color=alt.Color("subject:N", title=""), strokeDash=alt.StrokeDash("engine:N", title=""))
 
 
 def _bars(alt: Any, points: list[dict[str, Any]], title: str, unit: str, width: int) -> Any:
-    base = alt.Chart(alt.Data(values=points), title=title, width=width).encode(
+    engines, rows = (list(dict.fromkeys(p[key] for p in points)) for key in ("engine", "row"))
+    step = alt.Step(11, **{"for": "offset"})
+    base = alt.Chart(alt.Data(values=points), title=title, width=width, height=step).encode(
         x=alt.X("value:Q", scale=alt.Scale(type="symlog"), title=unit),
-        y=alt.Y("row:N", sort=None, title=None), yOffset=alt.YOffset("engine:N", sort=None))
-    bars = base.mark_bar().encode(color=alt.Color("engine:N", sort=None, title=""))
+        y=alt.Y("row:N", sort=rows, title=None), yOffset=alt.YOffset("engine:N", sort=engines))
+    bars = base.mark_bar().encode(color=alt.Color("engine:N", sort=engines, title=""))
     return bars + base.mark_text(align="left", dx=3, fontSize=8).encode(text="said:N")
