@@ -272,7 +272,7 @@ def _merged(parts: Sequence[_Part], terms: int) -> tuple[tuple[Merge, ...], npt.
         if count < 0:
             raise TooLargeError
         a, b = a[:count], b[:count]
-        holds = holds[pairs[:, 0]][:, a] & members[pairs[:, 1]][:, b]
+        holds = np.ascontiguousarray(holds[pairs[:, 0]][:, a] & members[pairs[:, 1]][:, b])
         condition = number.reshape(-1)
         merges.append(Merge(part.field, ids.astype(np.uint16).reshape(-1), classes, part.places))
     return tuple(merges), holds, condition
@@ -338,7 +338,7 @@ class _Boxes:
         op, condition = self.op[which], self.condition[which]
         always = holds.all(axis=1)
         if not keys:
-            row_start, row_boxes = np.array([0, len(which)]), np.arange(len(which))
+            row_start, row_boxes = np.array([0, len(which)]), np.arange(len(which), dtype=np.int32)
             rows = None
         else:
             rows, row_start, row_boxes = self.rows(which, keys[0])
@@ -360,21 +360,15 @@ class _Boxes:
         found = tuple(k for k in (rows, columns) if k is not None)
         return Group(found, starts, column, lists, list_start, condition[list_box], op[list_box])
 
-    def rows(self, which: Ints, key: int) -> tuple[Key, Ints, Ints]:
+    def rows(self, which: Ints, key: int) -> tuple[Key, Ints, npt.NDArray[np.int32]]:
         """Classes of a key that hold the same boxes are one row -> (key, start of every row, boxes of the rows)."""
-        low, many = self.low[key][which], self.high[key][which] - self.low[key][which] + 1
-        if int(many.sum()) > 8 * MOST_CELLS:
+        from fastpath.kernels import build
+
+        number, start, boxes = build.rows_of_key(
+            self.low[key][which], self.high[key][which], self.counts[key], 8 * MOST_CELLS)
+        if not len(start):
             raise TooLargeError
-        box = np.repeat(np.arange(len(which)), many)
-        of_class = np.arange(len(box)) - np.repeat(np.cumsum(many) - many, many) + low[box]
-        order = np.argsort(of_class, kind="stable")
-        box = box[order]
-        start = np.concatenate([[0], np.cumsum(np.bincount(of_class, minlength=self.counts[key]))])
-        number, first = unique_runs(start, box)
-        taken = start[first + 1] - start[first]
-        index = np.repeat(start[first] - np.cumsum(taken) + taken, taken) + np.arange(int(taken.sum()))
-        places = number.astype(np.uint32)
-        return Key(self.fields[key], places, len(first)), np.concatenate([[0], np.cumsum(taken)]), box[index]
+        return Key(self.fields[key], number.astype(np.uint32), len(start) - 1), start, boxes
 
     def columns(self, which: Ints, key: int) -> Key:
         """Neighbouring classes of a key between which no box of the group begins or ends are one column."""
@@ -384,12 +378,3 @@ class _Boxes:
         cuts[0] = 0
         places = np.cumsum(cuts[:-1])
         return Key(self.fields[key], places.astype(np.uint32), int(places[-1]) + 1)
-
-
-def unique_runs(start: Ints, values: Ints) -> tuple[Ints, Ints]:
-    """Numbers equal runs ``values[start[i]:start[i + 1]]`` -> (number of every run, the first of each number)."""
-    from fastpath.kernels import build
-
-    ids, first = np.empty(len(start) - 1, np.int64), np.empty(len(start) - 1, np.int64)
-    count = build.unique_runs(start, values, ids, first)
-    return ids, first[:count].copy()

@@ -272,27 +272,28 @@ def _simplify(condition: Condition) -> Condition:
     changed = True
     while changed:
         changed = False
-        by_rest: dict[tuple[object, ...], int] = {}
-        out: list[Term] = []
-        fields = {f for t in terms for f, _ in t.tests}
-        for field in sorted(fields):
-            by_rest.clear()
-            out = []
+        for field in sorted({f for t in terms for f, _ in t.tests}):
+            groups: dict[Term, list[Values]] = {}
+            place: dict[Term, int] = {}
+            out: list[Term] = []
             for term in terms:
                 values = term.values(field)
-                key = (tuple(t for t in term.tests if t[0] != field), term.unknown)
-                if values is not None and key in by_rest:
-                    at = by_rest[key]
-                    joined = (out[at].values(field) or Values(())).union(values)
-                    rest = tuple(t for t in term.tests if t[0] != field)
-                    new = rest if joined.is_full(field.bits) else (*rest, (field, joined))
-                    out[at] = Term(tuple(sorted(new, key=lambda t: t[0])), term.unknown)
-                    changed = True
-                    if joined.is_full(field.bits):
-                        by_rest.pop(key)
-                    continue
                 if values is not None:
-                    by_rest[key] = len(out)
+                    key = Term(tuple(t for t in term.tests if t[0] != field), term.unknown)
+                    if key in groups:
+                        groups[key].append(values)
+                        continue
+                    groups[key], place[key] = [values], len(out)
                 out.append(term)
+            for key, sets in groups.items():
+                if len(sets) > 1:
+                    changed = True
+                    joined = Values.of(i for v in sets for i in v)
+                    out[place[key]] = key if joined.is_full(field.bits) else _with(out[place[key]], field, joined)
             terms = list(dict.fromkeys(out))
     return TRUE if Term() in terms else tuple(terms)
+
+
+def _with(term: Term, field: Field, values: Values) -> Term:
+    """A term with another set for a field that it tests."""
+    return Term(tuple((f, values if f == field else v) for f, v in term.tests), term.unknown)

@@ -206,6 +206,7 @@ class Builder:
             oif = self._oif_alone()
         else:
             oif = partial(_leaving_by, self._oif_by_destination(made_here))
+        oif = cache(oif)  # rules ask for the same few interfaces again and again
         return Context(
             self.host, self.interfaces, self.routes, hook, iif, oif, tracked, self.conntrack and not alone, made_here,
             looped, alone, self.assume,
@@ -224,13 +225,16 @@ class Builder:
     def _oif_alone(self) -> Callable[[Values], Condition]:
         """Both kinds of packets come by; without a way out there is no interface."""
         here = equals("iif", self.interfaces.id(LOCAL))
-        ways = ((here, self._oif_by_destination(True)), (none_of(here), self._oif_by_destination(False, alone=True)))
+        ways = tuple(
+            (who, found, none_of(any_of(*(test("dst", v) for v in found.values()))))
+            for who, found in ((here, self._oif_by_destination(True)),
+                               (none_of(here), self._oif_by_destination(False, alone=True)))
+        )
 
         def oif(ids: Values) -> Condition:
             parts = []
-            for who, by_destination in ways:
+            for who, by_destination, nowhere in ways:
                 out = _leaving_by(by_destination, ids)
-                nowhere = none_of(any_of(*(test("dst", v) for v in by_destination.values())))
                 parts.append(all_of(who, any_of(out, nowhere if NONE in ids else FALSE)))
             return any_of(*parts)
         return oif

@@ -15,6 +15,7 @@ would be a wrong answer, so ``relevant`` only drops what no walk can reach.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastpath.compiler.fields import TOUCHED_DST, TOUCHED_MARK, Term
 from fastpath.compiler.program import Act, Block, Effect, End, Op, Stage
@@ -56,12 +57,11 @@ class Alternative:
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """A place in a block; ``base`` is the key of the builtin chain that the walk is in, ``""`` outside of any."""
 
     block: str
-    index: int
+    at: int
     base: str
 
 
@@ -91,6 +91,9 @@ TOUCHES = {
 
 EGRESS_HOOKS = (Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING)
 
+MOST_KNOWN = 200_000
+"""Answers about blocks that are remembered."""
+
 MAX_WALKS = 20_000
 """Walks tried for one class of packets before the undecided rules on its way are given up as undecidable."""
 
@@ -106,6 +109,10 @@ def _followed_by(effects: tuple[Effect, ...], effect: Effect) -> tuple[Effect, .
     return (*effects, effect)
 
 
+ENDS = {Act.DROP: Verdict.DROP, Act.REJECT: Verdict.REJECT, Act.UNDECIDED: Verdict.UNDECIDED}
+CALLS = (Act.JUMP, Act.GOTO, Act.CALL)
+
+
 class Machine:
     """A stage with numbered terms.
 
@@ -119,12 +126,12 @@ class Machine:
         self.terms: list[Term] = []
         self.op_of: list[int] = []
         self.span: dict[str, tuple[int, int]] = {}
-        self.masks: dict[str, list[int]] = {}
         self.firsts: dict[str, list[int]] = {}
         self.counted: dict[str, list[int]] = {}
+        self.below: dict[str, int] = {}
+        self._known: dict[int, dict[tuple[str, int], tuple[int, bool, bool]]] = {}
         for key, block in stage.blocks.items():
             start = len(self.terms)
-            masks = []
             firsts, counted = self.firsts.setdefault(key, []), self.counted.setdefault(key, [0])
             for index, op in enumerate(block.ops):
                 first = len(self.terms)
@@ -132,41 +139,53 @@ class Machine:
                 counted.append(counted[-1] + (op.counted if op.weight < 0 else op.weight))
                 self.terms.extend(op.condition)
                 self.op_of.extend([index] * len(op.condition))
-                masks.append((1 << len(self.terms)) - (1 << first))
             self.span[key] = (start, len(self.terms))
-            self.masks[key] = masks
+            firsts.append(len(self.terms))
         self.unknown = sum(1 << i for i, t in enumerate(self.terms) if t.unknown)
 
     # ---------------------------------------------------------------------------------------------- what matters
 
     def relevant(self, alive: int, sure: int) -> int:
         """The alive terms that some walk can still reach, given that the `sure` ones among them hold."""
-        found: dict[str, tuple[int, bool, bool]] = {}
+        known = self._known.setdefault(sure, {})
+        if len(known) > MOST_KNOWN:
+            known.clear()
+        return self._relevant_in(self.stage.root, alive, sure, known)[0]
 
-        def walk(key: str) -> tuple[int, bool, bool]:
-            if key not in found:
-                found[key] = self._relevant_in(key, alive, sure, walk)
-            return found[key]
+    def forget(self) -> None:
+        """Lets go of what :meth:`relevant` has remembered."""
+        self._known.clear()
 
-        return walk(self.stage.root)[0]
+    def _below(self, key: str) -> int:
+        """The terms of a block and of all that it reaches."""
+        if key not in self.below:
+            start, end = self.span[key]
+            found = (1 << end) - (1 << start)
+            for chain in {op.chain for op in self.stage.blocks[key].ops if op.chain}:
+                found |= self._below(chain)
+            self.below[key] = found
+        return self.below[key]
 
-    def _relevant_in(self, key: str, alive: int, sure: int, walk: object) -> tuple[int, bool, bool]:
-        """-> (relevant terms, may end at its end or RETURN, may ACCEPT)"""
+    def _relevant_in(
+        self, key: str, alive: int, sure: int, known: dict[tuple[str, int], tuple[int, bool, bool]]
+    ) -> tuple[int, bool, bool]:
+        """-> (relevant terms, may end at its end or RETURN, may ACCEPT); `known` has those of blocks met before."""
         start, end = self.span[key]
-        block = self.stage.blocks[key]
+        ops = self.stage.blocks[key].ops
         here = (alive >> start) & ((1 << (end - start)) - 1)
-        sure_here = sure >> start
-        keep, falls, accepts = 0, False, False
-        masks = self.masks[key]
+        sure_here = (sure >> start) & here
+        own, keep, falls, accepts = 0, 0, False, False
+        firsts, op_of, below = self.firsts[key], self.op_of, self.below
         while here:
-            bit = here & -here
-            index = self.op_of[start + bit.bit_length() - 1]
-            of_op = (masks[index] >> start) & here
+            of_op = here & -here
+            index = op_of[start + of_op.bit_length() - 1]
+            terms = firsts[index + 1] - firsts[index]
+            if terms > 1:
+                of_op = (((1 << terms) - 1) << firsts[index] - start) & here
             here ^= of_op
             holds = of_op & sure_here
-            certain = bool(holds)
-            keep |= (holds & -holds) << start if certain else of_op << start
-            op = block.ops[index]
+            own |= (holds & -holds) if holds else of_op
+            op = ops[index]
             act = op.act
             if act is Act.NEXT:
                 continue
@@ -176,8 +195,16 @@ class Machine:
             elif act is Act.RETURN:
                 falls = True
                 stops = True
-            elif act in (Act.JUMP, Act.GOTO, Act.CALL):
-                sub, sub_falls, sub_accepts = walk(op.chain)  # type: ignore[operator]
+            elif act in CALLS:
+                chain = op.chain
+                inside = alive & below[chain] if chain in below else alive & self._below(chain)
+                if inside:
+                    of_chain = known.get((chain, inside))
+                    if of_chain is None:
+                        of_chain = known[chain, inside] = self._relevant_in(chain, inside, sure, known)
+                    sub, sub_falls, sub_accepts = of_chain
+                else:
+                    sub, sub_falls, sub_accepts = 0, True, False
                 keep |= sub
                 if act is Act.JUMP:
                     accepts |= sub_accepts
@@ -187,13 +214,13 @@ class Machine:
                     falls |= sub_falls
                     stops = True
                 else:
-                    policy = self.stage.blocks[op.chain].policy
+                    policy = self.stage.blocks[chain].policy
                     stops = not (sub_accepts or (sub_falls and policy is Act.ACCEPT))
             else:
                 stops = True
-            if certain and stops:
-                return keep, falls, accepts
-        return keep, True, accepts
+            if holds and stops:
+                return keep | own << start, falls, accepts
+        return keep | own << start, True, accepts
 
     # -------------------------------------------------------------------------------------------- what happens
 
@@ -242,19 +269,22 @@ class Machine:
     def _run(self, walk: Walk, certain: int, perhaps: int, forks: list[tuple[int, Hook, Walk]]) -> Outcome:
         """Walks to the end. Undecided rules do not match; the walk in which each does is added to `forks`."""
         alive = certain | perhaps
+        blocks = self.stage.blocks
         while walk.done is None:
             frame = walk.stack[-1]
-            block = self.stage.blocks[frame.block]
+            key, at, base = frame
+            block = blocks[key]
             index = self._next(frame, alive)
-            counted = self.counted[frame.block]
+            counted = self.counted[key]
             if index < 0:
-                walk.walked += counted[-1] - counted[frame.index]
+                walk.walked += counted[-1] - counted[at]
                 self._leave(walk, -1)
                 continue
             op = block.ops[index]
-            mask = self.masks[frame.block][index]
-            walk.walked += counted[index + 1] - counted[frame.index]
-            walk.stack = (*walk.stack[:-1], Frame(frame.block, index + 1, frame.base))
+            first, behind = self.firsts[key][index:index + 2]
+            mask = ((1 << behind - first) - 1) << first
+            walk.walked += counted[index + 1] - counted[at]
+            walk.stack = (*walk.stack[:-1], Frame(key, index + 1, base))
             if mask & certain:
                 self._apply(walk, op, block)
             elif mask & perhaps and (op.act is not Act.NEXT or op.effects):
@@ -271,11 +301,9 @@ class Machine:
         return not any(e.code in changing for e in walk.effects)
 
     def _next(self, frame: Frame, alive: int) -> int:
-        """The first op of a block from the frame's index on that has a term alive, or -1."""
+        """The first op of a block from the frame's place on that has a term alive, or -1."""
         firsts = self.firsts[frame.block]
-        if frame.index >= len(firsts):
-            return -1
-        first, end = firsts[frame.index], self.span[frame.block][1]
+        first, end = firsts[frame.at], firsts[-1]
         left = (alive >> first) & ((1 << (end - first)) - 1)
         return self.op_of[first + (left & -left).bit_length() - 1] if left else -1
 
@@ -292,27 +320,26 @@ class Machine:
                 walk.effects = _followed_by(walk.effects, effect)
         if op.oif is not None:
             walk.oif = op.oif
-        match op.act:
-            case Act.NEXT:
-                return
-            case Act.ACCEPT:
-                self._accept(walk, op.ref)
-            case Act.DROP | Act.REJECT | Act.UNDECIDED:
-                verdict = {Act.DROP: Verdict.DROP, Act.REJECT: Verdict.REJECT}.get(op.act, Verdict.UNDECIDED)
-                self._end(walk, verdict, block.hook, op.ref)
-            case Act.RETURN:
-                self._leave(walk, op.ref)
-            case Act.JUMP:
-                walk.stack = (*walk.stack, Frame(op.chain, 0, walk.stack[-1].base))
-            case Act.GOTO:
-                walk.stack = (*walk.stack[:-1], Frame(op.chain, 0, walk.stack[-1].base))
-            case Act.CALL:
-                walk.stack = (*walk.stack, Frame(op.chain, 0, op.chain))
-            case Act.END:
-                assert op.end is not None
-                if op.end.stage is None and op.end.verdict in (Verdict.DROP, Verdict.ICMP_ERROR):
-                    walk.rule = op.ref
-                self._finish(walk, op.end)
+        act = op.act
+        if act is Act.NEXT:
+            return
+        if act is Act.JUMP:
+            walk.stack = (*walk.stack, Frame(op.chain, 0, walk.stack[-1].base))
+        elif act is Act.GOTO:
+            walk.stack = (*walk.stack[:-1], Frame(op.chain, 0, walk.stack[-1].base))
+        elif act is Act.CALL:
+            walk.stack = (*walk.stack, Frame(op.chain, 0, op.chain))
+        elif act is Act.ACCEPT:
+            self._accept(walk, op.ref)
+        elif act is Act.RETURN:
+            self._leave(walk, op.ref)
+        elif act is Act.END:
+            assert op.end is not None
+            if op.end.stage is None and op.end.verdict in (Verdict.DROP, Verdict.ICMP_ERROR):
+                walk.rule = op.ref
+            self._finish(walk, op.end)
+        else:
+            self._end(walk, ENDS[act], block.hook, op.ref)
 
     def _accept(self, walk: Walk, ref: int) -> None:
         """ACCEPT: back behind the CALL of the builtin chain that the walk is in."""

@@ -14,7 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from fastpath.compiler.crossproduct import CrossProduct
 from fastpath.compiler.fields import FALSE, Field, Values, test
@@ -58,6 +62,11 @@ class Segment:
     kinds: tuple[tuple[int, ...], ...]
     number: int
     product: CrossProduct
+
+    @cached_property
+    def refs(self) -> npt.NDArray[np.int64]:
+        """Ids of its rules."""
+        return np.array([op.ref for op in self.ops], np.int64)
 
     def mark(self, kind: int) -> int:
         """The id that stands for those of the kind's rules."""
@@ -214,22 +223,22 @@ class Expansion:
 
     Attributes:
         first: the leaf as the diagram has it, with `mark` for the rule's id.
-        ops, places: the rules, and where in the segment they stand.
+        refs, places: ids of the rules, and where in the segment they stand; int64.
     """
 
     first: Leaf
     mark: int
-    ops: tuple[Op, ...]
-    places: tuple[int, ...]
+    refs: npt.NDArray[np.int64]
+    places: npt.NDArray[np.int64]
 
 
-def expansion(leaf: Leaf, segment: Segment, kind: int) -> list[Leaf | Expansion]:
-    """What a leaf says for each rule of a kind, in their order."""
+def expansion(
+    leaf: Leaf, segment: Segment, kind: int, places: npt.NDArray[np.int64]
+) -> list[Leaf | Expansion]:
+    """What a leaf says for each of the rules of a kind at `places`, in their order."""
     mark = segment.mark(kind)
-    places = segment.kinds[kind]
-    ops = tuple(segment.ops[place] for place in places)
     if not leaf[1] and not any(e.a == OWN for e in leaf[0].effects):
-        return [Expansion(leaf, mark, ops, places)]
+        return [Expansion(leaf, mark, segment.refs[places], places)]
 
     def own(outcome: Outcome, op: Op, place: int) -> Outcome:
         if mark not in outcome.path:
@@ -244,5 +253,5 @@ def expansion(leaf: Leaf, segment: Segment, kind: int) -> list[Leaf | Expansion]
     return [
         (own(leaf[0], op, place), tuple(
             Alternative(a.rule, a.hook, a.alone, own(a.outcome, op, place)) for a in leaf[1]))
-        for op, place in zip(ops, places, strict=True)
+        for place in places.tolist() for op in [segment.ops[place]]
     ]

@@ -6,8 +6,10 @@ The arrays are those of ``kernels.layout.Tables``; beside them stands what turns
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -16,24 +18,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastpath.compiler import classes, diagram
+from fastpath.compiler import bulk, classes, diagram
+from fastpath.compiler.bulk import BulkPlan
 from fastpath.compiler.cells import Cells
 from fastpath.compiler.classes import Partition
 from fastpath.compiler.config import Config
 from fastpath.compiler.fields import BASES, Field
 from fastpath.compiler.flow import MUTATES, Builder, conntrack_in_use
-from fastpath.compiler.interfaces import NONE
-from fastpath.compiler.machine import Machine, Outcome
+from fastpath.compiler.machine import Machine
 from fastpath.compiler.plan import MOST_TERMS, plan
-from fastpath.compiler.program import Act, Effect, Stage
+from fastpath.compiler.program import Act, Stage
+from fastpath.compiler.reach import Reach
+from fastpath.compiler.records import EffectPool, Records, short
 from fastpath.compiler.segments import MOST_RUNS, Expansion, Leaf, Segment, expansion, ranked
 from fastpath.compiler.sizes import TooLargeError
-from fastpath.compiler.stages import stages_of_chain, stages_of_host
+from fastpath.compiler.stages import as_given, stages_of_chain, stages_of_host
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
 from fastpath.kernels import codes
 from fastpath.kernels.layout import (
-    AFFECTED,
     B_EXTRA,
     B_SEGMENT,
     C_COLUMNS,
@@ -44,6 +47,7 @@ from fastpath.kernels.layout import (
     E_RECORD,
     E_SLOT,
     F_BASE,
+    F_CLASSES,
     F_COLUMNS,
     F_COUNT,
     F_EXTRA,
@@ -63,11 +67,6 @@ from fastpath.kernels.layout import (
     M_COLUMNS,
     O_COLUMNS,
     O_OIF,
-    Q_COLUMNS,
-    Q_END,
-    Q_OIF,
-    Q_RULE,
-    Q_WALKED,
     QUIET,
     S_BLOCK,
     S_COLUMNS,
@@ -85,9 +84,9 @@ from fastpath.kernels.layout import (
     SEVERAL,
     Tables,
 )
-from fastpath.packets.schema import LOCAL, Hook, Verdict
+from fastpath.packets.schema import LOCAL
 
-VERSION = 2
+VERSION = 3
 """Format of saved tables; raised with every change of a layout or of a code."""
 
 LABEL = "fastpath tables"
@@ -106,6 +105,12 @@ KEPT = ("mark", "sport", "flags", "src", "dst", "dport")
 
 MANY_TERMS = 3000
 """Terms of a stage above which one failed attempt at a diagram is enough."""
+
+MANY_LEAVES = 8
+"""Leaves that depend on rules of segments from which on it is worked out which rules can meet them."""
+
+RECORD_BYTES = 100
+"""About what a record takes, with the ids of the rules that it counts."""
 
 MAX_DEPTH = 250
 CONNECTION = frozenset({
@@ -157,6 +162,11 @@ class Compiled:
             ((records[:, codes.R_EFFECTS] > 0) & (records[:, codes.R_FAST] == 0)).any())
 
     @cached_property
+    def bulk(self) -> BulkPlan | None:
+        """What the bulk kernel takes from these tables; None where the first stage is walked linearly."""
+        return bulk.plan(self.arrays, self.record_stage)
+
+    @cached_property
     def egress(self) -> tuple[int, ...]:
         """Ids of the interfaces that packets may be said to leave through; 0 and negative ones stand for none."""
         return tuple(sorted({*self.arrays["records"][:, codes.R_OIF].tolist(), *self.arrays["ops"][:, O_OIF].tolist()}))
@@ -184,13 +194,8 @@ class _Packer:
     levels: list[int] = field(default_factory=list)
     rows: list[npt.NDArray[np.uint32]] = field(default_factory=list)
     rows_size: int = 0
-    records: list[list[int]] = field(default_factory=list)
-    record_stage: list[int] = field(default_factory=list)
-    paths: list[tuple[int, ...]] = field(default_factory=list)
-    effects: list[list[int]] = field(default_factory=list)
-    effect_at: dict[tuple[Effect, ...], int] = field(default_factory=dict)
-    pool: dict[int, int] = field(default_factory=dict)
-    alternatives: list[list[int]] = field(default_factory=list)
+    effects: EffectPool = field(default_factory=EffectPool)
+    records: Records = field(init=False)
     blocks: list[list[int]] = field(default_factory=list)
     ops: list[list[int]] = field(default_factory=list)
     terms: list[list[int]] = field(default_factory=list)
@@ -203,6 +208,7 @@ class _Packer:
 
     def __post_init__(self) -> None:
         self.cells = Cells(self.config.max_table_bytes // 8)
+        self.records = Records(self.effects)
 
     def add_map(self, table: npt.NDArray[np.uint16]) -> int:
         at = self.maps_size
@@ -219,6 +225,7 @@ class _Packer:
     def add_field(self, found: Partition, interfaces: int, extras: Sequence[str]) -> None:
         f = found.field
         row = [0] * F_COLUMNS
+        row[F_CLASSES] = found.count
         if f.base.startswith("segment:"):
             row[F_BASE], row[F_KIND], row[F_SKIP] = B_SEGMENT, K_SEGMENT, 1
             self.fields.append(row)
@@ -251,6 +258,7 @@ class _Packer:
     ) -> None:
         row = [0] * F_COLUMNS
         row[F_KIND], row[F_TABLE], row[F_COUNT] = K_PRODUCT, self.add_map(table), len(parts)
+        row[F_CLASSES] = int(table.max()) + 1
         for i, (found, stride) in enumerate(zip(parts, strides, strict=True)):
             size = interfaces if found.field.base in INTERFACES else 256
             row[F_PARTS + 2 * i] = BASE_NUMBER[found.field.base]
@@ -258,145 +266,80 @@ class _Packer:
             row[F_PARTS + 2 * i + 1] = self.add_map(strided.astype(np.uint16))
         self.fields.append(row)
 
-    def add_effects(self, effects: tuple[Effect, ...]) -> int:
-        if effects not in self.effect_at:
-            self.effect_at[effects] = len(self.effects)
-            for e in effects:
-                a, b = e.a, e.b
-                if e.code in (codes.DST_NAT, codes.SRC_NAT) and a >= 0:
-                    a, b = (self.pool.setdefault(address, len(self.pool)) for address in (a, b))
-                self.effects.append([e.code, a, b, e.c])
-        return self.effect_at[effects]
-
-
-def _constant_nat(effects: tuple[Effect, ...], code: int) -> tuple[int, int] | None:
-    """(address, port or -1) where the effects are NAT to one address and at most one port, and nothing else."""
-    if len(effects) != 1 or effects[0].code != code:
-        return None
-    first, last, packed = effects[0].a, effects[0].b, effects[0].c
-    low, high = packed & 0xFFFF, packed >> 16 & 0xFFFF
-    if first < 0 or first != last or packed & (codes.RANDOM | codes.HAS_BASE) or low != high:
-        return None
-    return first, low if packed & codes.HAS_PORTS else -1
-
-
-def _fast_dnat(
-    effects: tuple[Effect, ...], partitions: Mapping[Field, Partition], packer: _Packer
-) -> tuple[int, int, int, int] | None:
-    """(pool index, class, port, class) where the effects are one constant DNAT and nothing else sees it."""
-    names = {f.base for f in partitions}
-    status = "ctstatus" in names
-    constant = _constant_nat(effects, codes.DST_NAT)
-    if constant is None or status:
-        return None
-    if any(f.base in ("dst", "dport") and f.mask != -1 for f in partitions):
-        return None
-    address, port = constant
-    of_dst, of_port = partitions.get(Field("dst")), partitions.get(Field("dport"))
-    return (
-        packer.pool.setdefault(address, len(packer.pool)),
-        of_dst.class_of_value(address) if of_dst is not None else -1,
-        port,
-        of_port.class_of_value(port) if of_port is not None and port >= 0 else -1,
-    )
-
-
-def _add_records(
-    packer: _Packer,
-    leaves: Sequence[Leaf | Expansion],
-    stage: int,
-    stage_index: Mapping[str, int],
-    partitions: Mapping[Field, Partition],
-) -> int:
-    """Packs the leaves of a diagram -> number of the first record."""
-    start = len(packer.records)
-
-    def record(o: Outcome) -> list[int]:
-        row = [0] * codes.R_COLUMNS
-        row[codes.R_NEXT] = codes.FINAL if o.stage is None else stage_index[o.stage]
-        row[codes.R_VERDICT], row[codes.R_HOOK] = int(o.verdict), int(o.hook)
-        row[codes.R_RULE] = codes.KEEP_RULE if o.rule is None else o.rule
-        forgets = o.stage is None and (o.hook < Hook.FORWARD or o.verdict is Verdict.UNDECIDED)
-        row[codes.R_OIF], row[codes.R_WALKED] = NONE if forgets else o.oif, o.walked
-        if o.effects:
-            row[codes.R_EFFECTS] = len(o.effects)
-            fast = _fast_dnat(o.effects, partitions, packer)
-            if fast is not None:
-                row[codes.R_FAST] = 1
-                row[codes.R_DST:codes.R_DPORT_CLASS + 1] = fast
-            elif o.stage is None and (constant := _constant_nat(o.effects, codes.SRC_NAT)) and constant[1] < 0:
-                row[codes.R_FAST] = 2
-                row[codes.R_DST] = packer.pool.setdefault(constant[0], len(packer.pool))
-            else:
-                row[codes.R_EFFECT] = packer.add_effects(o.effects)
-        packer.paths.append(o.path)
-        packer.record_stage.append(stage)
-        return row
-
-    for entry in leaves:
-        if isinstance(entry, Expansion):
-            _add_expansion(packer, entry, record(entry.first[0]), stage)
-        else:
-            packer.records.append(record(entry[0]))
-    at = start - 1
-    for entry in leaves:
-        if isinstance(entry, Expansion):
-            at += len(entry.ops)
-            continue
-        at += 1
-        alternatives = entry[1]
-        if not alternatives:
-            continue
-        row = packer.records[at]
-        row[codes.R_ALT], row[codes.R_ALTS] = len(packer.alternatives), len(alternatives)
-        row[codes.R_ALONE] = sum(a.alone for a in alternatives)
-        for a in alternatives:
-            packer.alternatives.append([len(packer.records), a.rule, int(a.hook), int(a.alone)])
-            packer.records.append(record(a.outcome))
-    return start
-
-
-def _add_expansion(packer: _Packer, entry: Expansion, first: list[int], stage: int) -> None:
-    """Records that are like `first`, whose row and path were just made, but for ids and places."""
-    path = packer.paths.pop()
-    mark, n = entry.mark, len(entry.ops)
-    packer.record_stage.extend([stage] * (n - 1))
-    places, refs = np.array(entry.places), np.array([op.ref for op in entry.ops])
-    rows = np.tile(np.array(first, np.int64), (n, 1))
-    rows[:, codes.R_WALKED] = entry.first[0].walked + (places + 1) * entry.first[0].path.count(mark)
-    if entry.first[0].rule == mark:
-        rows[:, codes.R_RULE] = refs
-    packer.records.extend(rows.tolist())
-    packer.paths.extend(tuple(ref if x == mark else x for x in path) for ref in refs.tolist())
-
 
 def _ranked(
-    packer: _Packer, leaves: Sequence[Leaf], segments: Sequence[Segment], op_slots: Mapping[int, int]
+    packer: _Packer, built: diagram.Diagram, segments: Sequence[Segment], op_slots: Mapping[int, int],
+    partitions: Mapping[Field, Partition],
 ) -> list[Leaf | Expansion]:
-    """The leaves of a stage with segments: those that depend on a segment's rule once for each rule of the kind."""
-    ranks: dict[int, int] = {}
-    for segment in segments:
-        rank = np.zeros(len(segment.ops) + 1, np.uint32)
-        for members in segment.kinds:
-            rank[list(members)] = np.arange(len(members))
-        ranks[segment.number] = packer.cells.wide.add(rank)
+    """The leaves of a stage with segments: those that depend on a segment's rule once for each rule that can meet
+    them."""
+    depends = [ranked(leaf, segments) for leaf in built.leaves]
+    chosen = _Ranks(packer, built, depends, segments, partitions)
     found: list[Leaf | Expansion] = []
     records = 0
-    for leaf in leaves:
-        on = ranked(leaf, segments)
+    for index, (leaf, on) in enumerate(zip(built.leaves, depends, strict=True)):
         number = segments[0].number if on is None else on[0].number
+        at, places = chosen.of(index)
         row = [0] * E_COLUMNS
-        row[E_RECORD], row[E_SLOT], row[E_RANKS] = records, op_slots[number], ranks[number]
+        row[E_RECORD], row[E_SLOT], row[E_RANKS] = records, op_slots[number], at
         row[E_RANKED] = 0 if on is None else -1
         packer.leaves.append(row)
         if on is None:
             found.append(leaf)
             records += 1
             continue
-        more = expansion(leaf, *on)
-        found.extend(more)
-        records += len(on[0].kinds[on[1]])
+        found.extend(expansion(leaf, *on, places))
+        records += len(places)
     return found
+
+
+class _Ranks:
+    """Which record of a leaf each rule of its segment has.
+
+    A leaf has the rules of its kind, or those that can meet it where there are fewer: a table of ranks more is taken
+    for them if it is smaller than the records that are spared.
+    """
+
+    def __init__(
+        self, packer: _Packer, built: diagram.Diagram, depends: Sequence[tuple[Segment, int] | None],
+        segments: Sequence[Segment], partitions: Mapping[Field, Partition],
+    ) -> None:
+        self.packer, self.depends = packer, depends
+        self.first = segments[0].number
+        self.whole: dict[int, int] = {}
+        self.known: dict[tuple[int, bytes], int] = {}
+        for segment in segments:
+            rank = np.zeros(len(segment.ops) + 1, np.uint32)
+            for members in segment.kinds:
+                rank[list(members)] = np.arange(len(members))
+            self.whole[segment.number] = packer.cells.wide.add(rank)
+        leaves = [i for i, on in enumerate(depends) if on is not None]
+        self.reach = Reach(built, leaves, partitions) if len(leaves) >= MANY_LEAVES else None
+        self.pairs: dict[int, npt.NDArray[np.uint64]] = {}
+        if self.reach is not None and self.reach.possible:
+            self.pairs = {s.number: self.reach.pairs(s) for s in segments}
+
+    def of(self, leaf: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """(place of the table of ranks, the rules that have a record)."""
+        on = self.depends[leaf]
+        if on is None:
+            return self.whole[self.first], np.zeros(0, np.int64)
+        segment, kind = on
+        every = np.array(segment.kinds[kind], np.int64)
+        if self.reach is None or segment.number not in self.pairs:
+            return self.whole[segment.number], every
+        places = self.reach.meets(self.pairs[segment.number], leaf, every)
+        if not len(places):
+            places = every[:1]
+        spared = (len(every) - len(places)) * RECORD_BYTES
+        key = (segment.number, places.tobytes())
+        if key not in self.known:
+            if spared <= 4 * (len(segment.ops) + 1):
+                return self.whole[segment.number], every
+            rank = np.zeros(len(segment.ops) + 1, np.uint32)
+            rank[places] = np.arange(len(places))
+            self.known[key] = self.packer.cells.wide.add(rank)
+        return self.known[key], places
 
 
 def _depth(stage: Stage) -> int:
@@ -462,7 +405,7 @@ def _add_linear(
             flags = COUNTED * op.counted | QUIET * silent
             packer.ops.append([
                 term_at, len(op.condition), ACT_NUMBER[op.act], number.get(op.chain, -1), op.ref, flags,
-                packer.add_effects(op.effects) if op.effects else 0, len(op.effects),
+                packer.effects.add(op.effects) if op.effects else 0, len(op.effects),
                 stage_index[end.stage] if end is not None and end.stage is not None else codes.FINAL,
                 int(end.verdict) if end is not None else 0, int(end.hook) if end is not None else 0,
                 -1 if op.oif is None else op.oif,
@@ -476,8 +419,8 @@ def _add_linear(
 
 def _merge(
     machines: Sequence[Machine], partitions: Mapping[Field, Partition], fixed: Sequence[Field]
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int64]]:
-    """Classes of the product of small fields -> (class of every combination, one combination of every class)."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Classes of the product of small fields -> (combinations, class of each, one combination of every class)."""
     combinations = np.array(list(product(*(range(partitions[f].count) for f in fixed))), np.int64)
     signature: list[npt.NDArray[np.uint8]] = []
     for machine in machines:
@@ -492,7 +435,7 @@ def _merge(
             holds &= table[combinations[:, which]]
         signature.append(np.packbits(holds, axis=1))
     _, first, class_of = np.unique(np.concatenate(signature, axis=1), axis=0, return_index=True, return_inverse=True)
-    return class_of.reshape(-1).astype(np.uint16), combinations[first]
+    return combinations, class_of.reshape(-1), combinations[first]
 
 
 def _pick_fixed(
@@ -528,7 +471,6 @@ class _Products:
         self.interfaces, self.config = interfaces, config
         self.level: diagram.Level | None = None
         self.fields: set[Field] = set()
-        self._class_of = np.zeros(0, np.uint16)
 
     def begin(self, machines: Sequence[Machine]) -> None:
         """Finds the product for some machines."""
@@ -539,8 +481,8 @@ class _Products:
         self.level = None
         fixed = _pick_fixed(self.partitions, self.changing, used, self.config.max_product)
         if fixed:
-            self._class_of, members = _merge(machines, self.partitions, fixed)
-            self.level = diagram.Level(len(self.packer.fields), tuple(fixed), members)
+            combinations, class_of, members = _merge(machines, self.partitions, fixed)
+            self.level = diagram.Level(len(self.packer.fields), tuple(fixed), members, combinations, class_of)
 
     def keep(self) -> None:
         """Packs the product begun: some diagram uses it."""
@@ -548,8 +490,21 @@ class _Products:
             fixed = self.level.fields
             counts = [self.partitions[f].count for f in fixed]
             strides = [int(np.prod(counts[i + 1:], dtype=np.int64)) for i in range(len(counts))]
-            self.packer.add_product([self.partitions[f] for f in fixed], strides, self.interfaces, self._class_of)
+            self.packer.add_product([self.partitions[f] for f in fixed], strides, self.interfaces,
+                self.level.class_of.astype(np.uint16))
             self.fields |= set(fixed)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Python's cycle collector would look through millions of new objects again and again, none of them in a cycle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def compile_tables(
@@ -563,12 +518,15 @@ def compile_tables(
     progress: Callable[[str, float], None] | None = None,
 ) -> Compiled:
     """Compiles one way of a host (routing decides the egress interface, or packets bring it)."""
-    builder = Builder(host, assume, given_oif, conntrack_in_use(host))
-    if table is not None and chain is not None:
-        stages = stages_of_chain(builder, table, chain)
-    else:
-        stages = stages_of_host(builder)
-    return compile_stages(builder, stages, config, progress)
+    with _collector_paused():
+        builder = Builder(host, assume, given_oif, conntrack_in_use(host))
+        if table is not None and chain is not None:
+            stages = stages_of_chain(builder, table, chain)
+        else:
+            stages = stages_of_host(builder)
+        if given_oif:
+            stages = as_given(stages, builder.interfaces.names)
+        return compile_stages(builder, stages, config, progress)
 
 
 def compile_stages(
@@ -648,10 +606,11 @@ def compile_stages(
                 for segment in planned.segments:
                     packer.cells.add(segment.product, segment, op_slots[segment.number], slots[segment.field], slots)
                     by_itself |= {f for op in segment.ops for term in op.condition for f, _ in term.tests}
-                leaves = _ranked(packer, built.leaves, planned.segments, op_slots)
-            row[S_RECORD] = _add_records(packer, leaves, index, stage_index, partitions)
-            following = {r[codes.R_NEXT] for r in packer.records[row[S_RECORD]:]} - {codes.FINAL}
-            row[S_EFFECTS] = int(any(r[codes.R_EFFECTS] for r in packer.records[row[S_RECORD]:]))
+                leaves = _ranked(packer, built, planned.segments, op_slots, partitions)
+            row[S_RECORD] = packer.records.count
+            made = packer.records.add_stage(leaves, index, stage_index, partitions)
+            following = set(np.unique(made[:, codes.R_NEXT]).tolist()) - {codes.FINAL}
+            row[S_EFFECTS] = int(made[:, codes.R_EFFECTS].any())
             row[S_NEXT] = SEVERAL if len(following) > 1 else following.pop() if following else codes.FINAL
         else:
             structures.append("linear")
@@ -684,9 +643,7 @@ def _diagram(
         for f, _ in term.tests:
             weight[f] = weight.get(f, 0) + 1
     alone = [f for f in weight if merged is None or f not in merged.fields]
-    plain = {
-        f: diagram.Level(slots[f], (f,), np.arange(partitions[f].count, dtype=np.int64)[:, None]) for f in alone
-    }
+    plain = {f: diagram.Level.of_field(slots[f], partitions[f]) for f in alone}
     first = [plain[f] for f in alone if f == Field("dst")]
     rest = [plain[f] for f in sorted(alone, key=lambda f: (-weight[f], f)) if f != Field("dst")]
     middle = [merged] if merged is not None else []
@@ -709,17 +666,6 @@ def _diagram(
     return best
 
 
-def _short(records: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-    """What every packet needs of its record, in a quarter of the room."""
-    short = np.empty((len(records), Q_COLUMNS), np.int32)
-    short[:, Q_RULE] = records[:, codes.R_RULE]
-    short[:, Q_WALKED] = records[:, codes.R_WALKED]
-    short[:, Q_OIF] = records[:, codes.R_OIF]
-    end = records[:, codes.R_VERDICT] | records[:, codes.R_HOOK] << 8 | records[:, codes.R_NEXT] + 1 << 16
-    short[:, Q_END] = end | np.where(records[:, codes.R_EFFECTS] > 0, AFFECTED, 0)
-    return short
-
-
 def _finish(
     packer: _Packer,
     builder: Builder,
@@ -731,7 +677,8 @@ def _finish(
     changing: frozenset[str],
 ) -> Compiled:
     bases = {f.base for f in partitions}
-    changed = {e[0] for e in packer.effects}
+    records, path_start, path_rules, record_stage = packer.records.arrays()
+    changed = {e[0] for e in packer.effects.effects}
     of_connection = {codes.CONNMARK, codes.MARK_RESTORE, codes.MARK_SAVE}
     if bases & CONNECTION or changed & {codes.NOTRACK, codes.NOTRACK_LATE, codes.CONFIRM, *of_connection}:
         bases |= {"ctstate"}
@@ -759,7 +706,7 @@ def _finish(
         written.add("sport")
     if changed & {codes.SRC_NAT, codes.DST_NAT, codes.CHOICE}:
         written.add("flags")
-    fast = {record[codes.R_FAST] for record in packer.records}
+    fast = set(np.unique(records[:, codes.R_FAST]).tolist())
     if 2 in fast or changed & {codes.SRC_NAT, codes.SRC_MAP}:
         written.add("src")
     if 1 in fast or changed & {codes.DST_NAT, codes.DST_MAP, codes.TOUCH}:
@@ -790,11 +737,11 @@ def _finish(
         "stages": table(packer.stages, S_COLUMNS, np.int64),
         "levels": np.array(packer.levels or [0], np.int64),
         "rows": flat(packer.rows, np.uint32),
-        "records": table(packer.records, codes.R_COLUMNS, np.int32),
-        "short": _short(table(packer.records, codes.R_COLUMNS, np.int32)),
-        "effects": table(packer.effects, 4, np.int64),
-        "pool": np.array(list(packer.pool) or [0], np.uint32)[:, None].copy(),
-        "alternatives": table(packer.alternatives, 4, np.int32),
+        "records": records,
+        "short": short(records),
+        "effects": table(packer.effects.effects, 4, np.int64),
+        "pool": np.array(list(packer.effects.pool) or [0], np.uint32)[:, None].copy(),
+        "alternatives": table(packer.records.alternatives, 4, np.int32),
         "blocks": table(packer.blocks, L_COLUMNS, np.int64),
         "ops": table(packer.ops, O_COLUMNS, np.int64),
         "terms": table(packer.terms, 3, np.int64),
@@ -807,14 +754,10 @@ def _finish(
         "cells32": packer.cells.wide.flat(),
         "leaves": table(packer.leaves, E_COLUMNS, np.int64),
     }
-    lengths = [len(p) for p in packer.paths]
     return Compiled(
         arrays, tuple(s.name for s in stages), tuple(structures), interfaces.names, interfaces.known,
         interfaces.prefixes, extras, frozenset(columns), frozenset(written),
-        builder.given_oif,
-        np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
-        np.array([r for p in packer.paths for r in p], np.int32),
-        np.array(packer.record_stage, np.int32),
+        builder.given_oif, path_start, path_rules, record_stage,
     )
 
 

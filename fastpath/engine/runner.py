@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastpath.compiler.interfaces import InterfaceTable
 from fastpath.compiler.tables import BASE_NUMBER, KEPT, Compiled
+from fastpath.engine.names import AS_GIVEN, interface_codes, read_only
 from fastpath.errors import PacketError
 from fastpath.packets.batch import PacketBatch
 from fastpath.packets.schema import PACKET_COLUMNS, RESULT_COLUMNS
 
 Array = npt.NDArray[Any]
-
-AS_GIVEN = -2
-"""Stands for the egress interface that the packet brought."""
 
 CHUNK = 1 << 17
 """Packets that one call of the kernel works through."""
@@ -58,6 +55,12 @@ class Run:
     forced_rule: Array
     forced_hook: Array
 
+    @classmethod
+    def of(cls, columns: dict[str, Array], rules: int) -> Run:
+        """Columns with nothing counted yet."""
+        none = np.zeros(0, np.int64)
+        return cls(columns, none, none, np.zeros(rules, np.int64), np.zeros(rules, np.int64), none, none, none)
+
 
 def along_paths(compiled: Compiled, counts: Array, rules: int) -> Array:
     """Counts by record -> counts by rule: each record's count goes to every rule on its path; int64."""
@@ -74,21 +77,7 @@ class Runner:
         self.packets = packets
         self.n = len(packets)
         self.rules = rules
-        table = InterfaceTable(
-            compiled.interfaces, compiled.known, compiled.prefixes,
-            {name: i for i, name in enumerate(compiled.interfaces[:compiled.known])},
-        )
-        codes = {name: i for i, name in enumerate(interfaces)}
-        self.ids = _read_only(np.array([0, *(table.id(name) for name in packets.interfaces)], np.uint32))
-        for i in compiled.egress:
-            if 0 < i < compiled.known and compiled.interfaces[i] not in codes:
-                codes[compiled.interfaces[i]] = len(interfaces)
-                interfaces.append(compiled.interfaces[i])
-        names = [codes.get(name, -1) for name in compiled.interfaces]
-        if compiled.given_oif:
-            known = zip(compiled.interfaces, names, strict=True)
-            names = [code if name in ("", "lo") else AS_GIVEN for name, code in known]
-        self.names = _read_only(np.array(names, np.int16))
+        self.ids, self.names = interface_codes(compiled, packets, interfaces)
         for name in compiled.extras:
             if name not in packets.extra:
                 raise PacketError(f"the packets have no boolean column {name}, which an assumption reads")
@@ -107,12 +96,12 @@ class Runner:
             if constant is not None:
                 out[name] = _constant(DTYPES[name].str, constant)[:b - a]
             else:
-                out[name] = _read_only(np.ascontiguousarray(self.packets.column(name)[a:b]))
+                out[name] = read_only(np.ascontiguousarray(self.packets.column(name)[a:b]))
         if self.compiled.extras:
             extra = np.stack([self.packets.extra[name][a:b] for name in self.compiled.extras]).astype(np.uint8)
         else:
             extra = np.zeros((1, 1), np.uint8)
-        return Columns(**out, extra=_read_only(extra))
+        return Columns(**out, extra=read_only(extra))
 
     def run(
         self,
@@ -142,13 +131,13 @@ class Runner:
         columns = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS if c.name in wanted and c.name not in left}
         unseen = [] if compiled.plain else [c for c in RESULT_COLUMNS if c.name not in wanted and c.name not in left]
         stages = len(compiled.stages)
-        arrays = Tables(**{name: _read_only(compiled.arrays[name]) for name in Tables._fields})
+        arrays = Tables(**{name: read_only(compiled.arrays[name]) for name in Tables._fields})
         choices = np.zeros((max(2, stages), n) if trying else (1, 1), np.int32)
         forced_rule = np.full(n if trying else 1, -1, np.int32)
         forced_hook = np.zeros(n if trying else 1, np.int8)
         bytes_too = self.packets.constant("length") is None
         records, rules = len(compiled.arrays["records"]), max(1, self.rules)
-        no_force = _read_only(np.zeros((1, 1), np.int64))
+        no_force = read_only(np.zeros((1, 1), np.int64))
         total = [np.zeros(records, np.int64), np.zeros(records, np.int64),
                  np.zeros(rules, np.int64), np.zeros(rules, np.int64)]
         fixed = sum(
@@ -174,7 +163,7 @@ class Runner:
                 forced_rule=forced_rule[a:b] if trying else forced_rule,
                 forced_hook=forced_hook[a:b] if trying else forced_hook,
             )
-            given = no_force if force is None else _read_only(np.ascontiguousarray(force[:, a:b]))
+            given = no_force if force is None else read_only(np.ascontiguousarray(force[:, a:b]))
             evaluate(b - a, self.columns(a, b, bytes_too), arrays, output, self.ids, self.names, given, fixed)
             spare.append(scratch)
             with lock:
@@ -216,15 +205,9 @@ def _constant(dtype: str, value: int) -> Array:
     if found is None:
         if len(_CONSTANTS) > 256:
             _CONSTANTS.clear()
-        found = _CONSTANTS[key] = _read_only(np.full(CHUNK, value, dtype))
+        found = _CONSTANTS[key] = read_only(np.full(CHUNK, value, dtype))
     return found
 
 
 def _blank(dtype: str) -> Array:
     return _constant(dtype, 0)[:1]
-
-
-def _read_only(array: Array) -> Array:
-    view = array.view()
-    view.setflags(write=False)
-    return view

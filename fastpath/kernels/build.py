@@ -100,12 +100,98 @@ def unique_pairs(a: Any, b: Any, ids: Any, first_a: Any, first_b: Any, limit: An
 
 
 @kernel
+def leaf_sets(children: Any, reached: Any, nodes: Any, classes: Any) -> None:
+    """Sets of leaves, one level up: ``nodes[i]`` and ``classes[c]`` gain what ``reached[children[i, c]]`` holds, for
+    every node i and class c."""
+    width = reached.shape[1]
+    for i in range(children.shape[0]):
+        before = np.int64(-1)
+        for c in range(children.shape[1]):
+            child = children[i, c]
+            for w in range(width):
+                classes[c, w] |= reached[child, w]
+            if child != before:
+                for w in range(width):
+                    nodes[i, w] |= reached[child, w]
+            before = child
+
+
+@kernel
 def _grown(array: Any, need: Any) -> Any:
     if need <= len(array):
         return array
     larger = np.empty(max(2 * len(array), need), array.dtype)
     larger[:len(array)] = array
     return larger
+
+
+@kernel
+def rows_of_key(low: Any, high: Any, classes: Any, most: Any) -> Any:
+    """The classes of a key as rows: classes that lie in the same boxes are one row.
+
+    Args:
+        low, high: first and last class of every box; int64.
+        classes: number of classes.
+        most: boxes that all classes together may have.
+
+    Returns:
+        (row of every class, start of every row, boxes of all rows in ascending order, int32), empty where there were
+        more than `most`.
+    """
+    start = np.zeros(classes + 1, np.int64)
+    for x in range(len(low)):
+        start[low[x]] += 1
+        start[high[x] + 1] -= 1
+    count, at = np.int64(0), np.int64(0)
+    for c in range(classes + 1):
+        count += start[c]
+        start[c] = at
+        at += count
+    row = np.zeros(classes, np.int64)
+    if at > most:
+        return row, start[:0].copy(), np.zeros(0, np.int32)
+    boxes = np.empty(at, np.int32)
+    end = start.copy()
+    for x in range(len(low)):
+        for c in range(low[x], high[x] + 1):
+            boxes[end[c]] = x
+            end[c] += 1
+    # Equal classes are found by a hash and compared; the boxes of new ones move up over those of the others.
+    size = 16
+    while size < 2 * classes + 2:
+        size *= 2
+    table = np.full(size, -1, np.int64)
+    row_start = np.zeros(classes + 1, np.int64)
+    rows, used = 0, np.int64(0)
+    for c in range(classes):
+        length = start[c + 1] - start[c]
+        h = np.uint64(length)
+        for x in range(start[c], start[c + 1]):
+            h = (h ^ np.uint64(boxes[x])) * np.uint64(MIX)
+            h ^= h >> np.uint64(29)
+        place = h & np.uint64(size - 1)
+        while True:
+            other = table[place]
+            if other < 0:
+                table[place] = rows
+                row[c] = rows
+                for x in range(length):
+                    boxes[used + x] = boxes[start[c] + x]
+                used += length
+                rows += 1
+                row_start[rows] = used
+                break
+            same = row_start[other + 1] - row_start[other] == length
+            if same:
+                for x in range(length):
+                    if boxes[row_start[other] + x] != boxes[start[c] + x]:
+                        same = False
+                        break
+            if same:
+                row[c] = other
+                break
+            place = (place + np.uint64(1)) & np.uint64(size - 1)
+    return row, row_start[:rows + 1].copy(), boxes[:used].copy()
 
 
 @kernel
@@ -239,43 +325,6 @@ def first_holding(list_start: Any, condition: Any, op: Any, holds: Any, miss: An
             for c in range(classes):
                 if holds[row, c]:
                     found[i, c] = op[x]
-
-
-@kernel
-def unique_runs(start: Any, values: Any, ids: Any, first: Any) -> Any:
-    """Numbers equal runs ``values[start[i]:start[i + 1]]`` alike -> how many different ones there are."""
-    n = len(start) - 1
-    size = 16
-    while size < 2 * n + 2:
-        size *= 2
-    table = np.full(size, -1, np.int64)
-    count = 0
-    for i in range(n):
-        h = np.uint64(start[i + 1] - start[i])
-        for x in range(start[i], start[i + 1]):
-            h = (h ^ np.uint64(values[x])) * np.uint64(MIX)
-            h ^= h >> np.uint64(29)
-        at = h & np.uint64(size - 1)
-        while True:
-            other = table[at]
-            if other < 0:
-                table[at] = count
-                first[count] = i
-                ids[i] = count
-                count += 1
-                break
-            j = first[other]
-            same = start[j + 1] - start[j] == start[i + 1] - start[i]
-            if same:
-                for x in range(start[i + 1] - start[i]):
-                    if values[start[j] + x] != values[start[i] + x]:
-                        same = False
-                        break
-            if same:
-                ids[i] = other
-                break
-            at = (at + np.uint64(1)) & np.uint64(size - 1)
-    return count
 
 
 @kernel

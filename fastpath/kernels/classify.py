@@ -47,7 +47,7 @@ from fastpath.kernels.layout import (
 
 
 @helper
-def _knot_step(pages: Any, word: Any, byte: Any) -> Any:
+def knot_step(pages: Any, word: Any, byte: Any) -> Any:
     """The word behind a word that may be a knot: the changes up to the byte are counted, all four at once."""
     if word >> np.uint32(30) != np.uint32(1):
         paged = np.uint32(np.int32(word) >> np.int32(31))
@@ -75,7 +75,7 @@ def class_of(t: Any, f: Any, value: Any) -> Any:
         middle = np.uint32(v >> np.uint64(8)) & np.uint32(255)
         word = pages[v >> np.uint64(16)]
         if t.fields[f, F_EXTRA]:
-            return _knot_step(pages, _knot_step(pages, word, middle), byte)
+            return knot_step(pages, knot_step(pages, word, middle), byte)
         return np.uint32(pages[pages[word + middle] + byte])
     low, high = at, at + t.fields[f, F_COUNT]
     while high - low > 1:
@@ -91,8 +91,9 @@ def class_of(t: Any, f: Any, value: Any) -> Any:
 def _direct(maps: Any, at: Any, mask: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
     table = maps[at:]
     bits = np.uint32(mask & 0xFFFF)
+    values = column[b0:b0 + m]
     for k in range(m):
-        row[k] = table[np.uint32(column[b0 + k]) & bits]
+        row[k] = table[np.uint32(values[k]) & bits]
 
 
 @helper
@@ -101,8 +102,9 @@ def _trie32(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: An
     mask = np.uint32(wide & 0xFFFFFFFF)
     byte = np.uint32(255)
     pages = trie[at:]
+    values = column[b0:b0 + m]
     for k in range(m):
-        v = np.uint32(column[b0 + k] & mask)
+        v = np.uint32(values[k] & mask)
         row[k] = pages[pages[pages[v >> np.uint32(16)] + (v >> np.uint32(8) & byte)] + (v & byte)]
 
 
@@ -111,11 +113,12 @@ def _knots32(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: A
     mask = np.uint32(wide & 0xFFFFFFFF)
     byte = np.uint32(255)
     pages = trie[at:]
+    values = column[b0:b0 + m]
     for k in range(m):
-        v = np.uint32(column[b0 + k] & mask)
-        row[k] = _knot_step(pages, pages[v >> np.uint32(16)], v >> np.uint32(8) & byte)
+        v = np.uint32(values[k] & mask)
+        row[k] = knot_step(pages, pages[v >> np.uint32(16)], v >> np.uint32(8) & byte)
     for k in range(m):
-        row[k] = _knot_step(pages, row[k], np.uint32(column[b0 + k] & mask) & byte)
+        row[k] = knot_step(pages, row[k], np.uint32(values[k] & mask) & byte)
 
 
 @helper
@@ -130,15 +133,17 @@ def _wide(trie: Any, at: Any, wide: Any, knots: Any, column: Any, b0: Any, m: An
 def _trie16(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
     mask = np.uint32(wide & 0xFFFF)
     pages = trie[at:]
+    values = column[b0:b0 + m]
     for k in range(m):
-        v = np.uint32(column[b0 + k]) & mask
+        v = np.uint32(values[k]) & mask
         row[k] = pages[pages[v >> np.uint32(8)] << np.uint32(8) | v & np.uint32(255)]
 
 
 @helper
 def _search(bounds: Any, found: Any, at: Any, count: Any, behind: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    values = column[b0:b0 + m]
     for k in range(m):
-        v = column[b0 + k]
+        v = values[k]
         low, high = at, at + count
         while high - low > 1:
             middle = (low + high) // 2
@@ -152,8 +157,9 @@ def _search(bounds: Any, found: Any, at: Any, count: Any, behind: Any, column: A
 @helper
 def _add_direct(maps: Any, at: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
     table = maps[at:]
+    values = column[b0:b0 + m]
     for k in range(m):
-        row[k] += table[column[b0 + k]]
+        row[k] += table[values[k]]
 
 
 @helper
@@ -178,8 +184,9 @@ def _four(
     maps: Any, at: Any, a: Any, x: Any, b: Any, y: Any, d: Any, z: Any, e: Any, w: Any, b0: Any, m: Any, row: Any
 ) -> None:
     of_x, of_y, of_z, of_w, of_all = maps[a:], maps[b:], maps[d:], maps[e:], maps[at:]
+    values = z[b0:b0 + m]
     for k in range(m):
-        place = np.uint32(of_x[x[k]]) + np.uint32(of_y[y[k]]) + np.uint32(of_z[z[b0 + k]]) + np.uint32(of_w[w[k]])
+        place = np.uint32(of_x[x[k]]) + np.uint32(of_y[y[k]]) + np.uint32(of_z[values[k]]) + np.uint32(of_w[w[k]])
         row[k] = of_all[place]
 
 
@@ -274,8 +281,9 @@ def classify(c: Any, t: Any, aux: Any, fixed: Any, f: Any, b0: Any, m: Any, clas
     elif base == B_ICMP:
         kinds, subs = c.icmp_type, c.icmp_code
         pages = trie[at:]
+        kinds, subs = kinds[b0:b0 + m], subs[b0:b0 + m]
         for k in range(m):
-            row[k] = pages[pages[kinds[b0 + k]] << np.uint32(8) | np.uint32(subs[b0 + k])]
+            row[k] = pages[pages[kinds[k]] << np.uint32(8) | np.uint32(subs[k])]
     elif base == B_MAC:
         _search(t.bounds, trie, at, fields[f, F_COUNT], fields[f, F_EXTRA], c.mac_src, b0, m, row)
     else:

@@ -48,12 +48,12 @@ def connection_states(
     tcp: Any, icmp: Any, state: Any, proto: Any, tcp_flags: Any, icmp_type: Any, b0: Any, m: Any, row: Any
 ) -> None:
     """The connection-tracking state of each packet: as given, or as conntrack decides for a first packet."""
+    states, protos, flags, kinds = state[b0:b0 + m], proto[b0:b0 + m], tcp_flags[b0:b0 + m], icmp_type[b0:b0 + m]
     for k in range(m):
-        g = b0 + k
-        s = state[g]
-        p = proto[g]
-        as_tcp = tcp[tcp_flags[g]]
-        as_icmp = icmp[icmp_type[g]]
+        s = states[k]
+        p = protos[k]
+        as_tcp = tcp[flags[k]]
+        as_icmp = icmp[kinds[k]]
         first = as_tcp if p == 6 else (as_icmp if p == 1 else np.uint32(0))
         row[k] = first if s == 0 else np.uint32(s) - np.uint32(1)
 

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 BLOCK = 8192
 """Packets worked on at a time."""
 
+BULK_BLOCK = 4096
+"""Packets that the bulk kernel works on at a time."""
+
 DEPTH = 256
 """Chains that may be open at once in a linear walk."""
 
@@ -34,6 +37,7 @@ IN_BLOCK = (
 # Columns of the field table.
 F_BASE, F_MASK, F_KIND, F_TABLE, F_COUNT, F_EXTRA, F_SKIP = range(7)
 F_COLUMNS = 32
+F_CLASSES = 30  # number of classes
 K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT, K_SEGMENT = range(5)
 F_PARTS = 6  # K_PRODUCT: up to 12 pairs of (base, table of its classes times their stride) from here on
 
@@ -81,6 +85,68 @@ W_MARK, W_SPORT, W_FLAGS, W_SRC, W_DST, W_DPORT = 1, 2, 4, 8, 16, 32
 V_DROP, V_REJECT, V_UNDECIDED, V_RETURN = 3, 4, 6, 8
 H_FORWARD = 3  # hooks from here on know an egress interface
 CT_INVALID, CT_UNTRACKED = 4, 5
+
+
+# Passes of the bulk kernel (``bulk.py``): what they write is a row of classes, places, words or records, or a column.
+(
+    OP_STEP, OP_STEP_OCTET, OP_STEP_HALF, OP_STEP_WORD, OP_STEP_MIXED, OP_BYTE, OP_PAIR, OP_CODE, OP_CODES,
+    OP_PAIR_CODES, OP_AUTO, OP_LAST_BYTE, OP_FINAL, OP_HALF, OP_WORD, OP_KNOTS, OP_ICMP, OP_CONSTANT, OP_ENTER,
+    OP_ENTER_BY_CODE, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT, OP_LISTS, OP_RANKED, OP_FATES, OP_VERDICT,
+    OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY, OP_COUNT, OP_AFFECT,
+) = range(37)
+
+# Packet columns by their width, as the bulk kernel has them.
+OCTETS = ("proto", "state", "tcp_flags", "icmp_type", "icmp_code", "frag", "ttl", "tos", "pkttype")
+HALVES = ("sport", "dport", "length")
+WIDES = ("src", "dst", "mark", "uid", "gid")
+COL_PROTO, COL_STATE, COL_TCP_FLAGS, COL_ICMP_TYPE, COL_ICMP_CODE = range(5)
+COL_SRC, COL_DST, COL_MARK, COL_SPORT, COL_DPORT = range(5)
+COL_IIF, COL_OIF = 0, 1
+COPIED = ("src", "dst", "mark", "sport", "dport")
+FATE_PLAIN, FATE_DNAT, FATE_SNAT, FATE_HARD = range(4)
+
+
+class Fates(NamedTuple):
+    """What the records of the bulk kernel's places on the way mean, one after the other.
+
+    Attributes:
+        enter: the word that a record goes on with, uint32.
+        verdict, hook, rule, oif, walked: what result columns show.
+        packed: rule, oif, verdict and hook as one uint64 from the lowest bits on, of 32, 16, 8 and 8 bits.
+        kind: FATE_PLAIN for no effect, FATE_DNAT, FATE_SNAT, or FATE_HARD for what the general kernel must do.
+        address: the address written by NAT, uint32.
+        dst_class, dport, dport_class: class of the address, and port with its class, -1 for none; int32.
+        leaves: leaves of stages with segments, int64 of columns E_*, flat.
+    """
+
+    enter: Any
+    verdict: Any
+    hook: Any
+    rule: Any
+    oif: Any
+    walked: Any
+    packed: Any
+    kind: Any
+    address: Any
+    dst_class: Any
+    dport: Any
+    dport_class: Any
+    leaves: Any
+
+
+class BulkOutput(NamedTuple):
+    """Result columns of a chunk; one that is not asked for has length 1."""
+
+    verdict: Any
+    hook: Any
+    rule: Any
+    oif: Any
+    src: Any
+    dst: Any
+    sport: Any
+    dport: Any
+    mark: Any
+    walked: Any
 
 
 class Columns(NamedTuple):

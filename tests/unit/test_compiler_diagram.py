@@ -222,7 +222,7 @@ def partitions_of(machine: Machine) -> dict[Field, Partition]:
 def level_of(slot: int, fields: Sequence[Field], partitions: dict[Field, Partition]) -> Level:
     """A level over one field, or over the product of several."""
     members = np.array(list(product(*(range(partitions[f].count) for f in fields))), np.int64)
-    return Level(slot, tuple(fields), members)
+    return Level(slot, tuple(fields), members, members, np.arange(len(members)))
 
 
 def diagram_of(

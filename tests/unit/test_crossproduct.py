@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fastpath.compiler import crossproduct
+from fastpath.compiler import crossproduct, tables
 from fastpath.compiler.config import Config
 from fastpath.compiler.sizes import TooLargeError
+from fastpath.docker import Container, Endpoint, Network, Port, Topology
 from fastpath.engine import Engine
 from fastpath.engine import compile as compile_host
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
-from fastpath.packets import PacketBatch
+from fastpath.packets import PacketBatch, synth
 from fastpath.reference import evaluate
 from fastpath.ruleset import parse_ruleset
 from tests.strategies import edge_packets
@@ -167,3 +168,29 @@ def test_segments_in_a_host(undecided: str) -> None:
 def test_structures_that_do_not_exist() -> None:
     with pytest.raises(CompileError, match="say one of cross-product, diagram, linear"):
         Config(structure="bdd")  # type: ignore[arg-type]
+
+
+def docker(networks: int, containers: int) -> Host:
+    """A Docker host whose every container publishes a port; the networks take turns, so that their rules mix."""
+    nets = tuple(Network(f"net{i}", subnet=f"10.{i + 1}.0.0/24") for i in range(networks))
+    return Topology(nets, tuple(
+        Container(f"c{i}", (Endpoint(f"net{i % networks}"),), ports=(Port(80 + i % 3, "tcp", 8000 + i),))
+        for i in range(networks * containers))).host("28.5")
+
+
+def test_only_rules_that_can_meet_a_leaf_have_records_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a Docker host's rules each belongs to one bridge: leaves of other bridges need no record for it."""
+    host = docker(networks=5, containers=4 if COMPILED else 2)
+    packets = PacketBatch.concat([edge_packets(host, 400 if COMPILED else 60, 1),
+                                  synth.packets(host, 400 if COMPILED else 60, seed=2)])
+    expected = evaluate(host, packets)
+    engines = [compile_host(host, config=Config(structure="cross-product"))]
+    monkeypatch.setattr(tables, "MANY_LEAVES", 1 << 30)
+    engines.append(compile_host(host, config=Config(structure="cross-product")))
+    for engine in engines:
+        assert "cross-product" in engine.structures.values()
+        found = engine.evaluate(packets)
+        assert not found.differences(expected), str(found.differences(expected))
+        assert np.array_equal(found.rule_packets, expected.rule_packets)
+    few, many = (len(e.routed.arrays["records"]) for e in engines if e.routed is not None)
+    assert few < many / 2

@@ -86,3 +86,60 @@ def test_a_process_on_another_processor_looks_elsewhere(tmp_path: Path) -> None:
     assert len({folder for folder, _ in places}) == 4
     assert all(folder.startswith(str(tmp_path)) and setting == "''" for folder, setting in places)
     assert where(tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "own"))[1] == repr(str(tmp_path / "own"))
+
+
+ALL_OF_IT = """
+import sys
+from fastpath.cli.warmup import warmup
+from fastpath.engine import Config, compile
+from fastpath.host.model import Host
+from fastpath.packets import PacketBatch, synth
+import numpy as np
+
+def kernels():
+    for name, module in sorted(sys.modules.items()):
+        if name.startswith("fastpath.kernels."):
+            for key, value in vars(module).items():
+                if hasattr(value, "signatures") and value.__module__ == name:
+                    yield f"{name}.{key}", value
+
+def use(name, structure, most, **chain):
+    host = Host.load(f"data/hosts/{name}")
+    engine = compile(host, config=Config(structure=structure, max_table_bytes=most), **chain)
+    packets = synth.packets(host, 2000, seed=1)
+    engine.evaluate(packets)
+    engine.evaluate(packets, columns=["verdict"], counters=False)
+    given = {c: packets.column(c) for c in ("src", "dst", "proto", "sport", "dport", "length")}
+    engine.evaluate(PacketBatch.from_columns(given | {"iif": np.full(2000, "eth0"), "oif": np.full(2000, "eth0")}))
+
+if sys.argv[1] == "warm":
+    warmup()
+before = {name: set(map(str, kernel.signatures)) for name, kernel in kernels()}
+for structure in (None, "cross-product", "diagram", "linear"):
+    for most in (64 << 20, 0):
+        use("docker28-modes", structure, most)
+use("docker28-bridges-noproxy", "cross-product", 64 << 20)
+use("docker20-seed-live", None, 64 << 20, table="filter", chain="FORWARD")
+if sys.argv[1] == "warm":
+    for name, kernel in kernels():
+        new = set(map(str, kernel.signatures)) - before.get(name, set())
+        if new:
+            print(name, new)
+else:
+    for name, kernel in kernels():
+        if kernel.stats.cache_misses:
+            print(name, dict(kernel.stats.cache_misses))
+"""
+
+
+def test_warmup_makes_all_that_compiling_and_evaluating_take() -> None:
+    """After `warmup` no kernel meets new types of arguments, and a new process compiles none."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        pytest.skip("nothing is compiled")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for how in ("warm", "new"):
+        done = subprocess.run([sys.executable, "-c", ALL_OF_IT, how], cwd=ROOT, capture_output=True, text=True,
+                              env=environment)
+        assert done.returncode == 0, done.stderr
+        lines = [line for line in done.stdout.splitlines() if not line.startswith("kernels ready")]
+        assert not lines, lines

@@ -1,0 +1,543 @@
+"""The bulk kernel: a short program of passes over blocks of packets.
+
+A pass is one loop with one or two table look-ups: from packet columns to class rows, from class rows through the
+levels of a diagram or the tables of a cross product to records, from records to result columns. The program is made
+for each batch (``engine.bulk``); what it cannot do for a packet, it leaves to the general kernel: such a packet is put
+on the list of *hard* packets, and neither counted nor right in the result columns.
+
+Why it is fast: blocks stay in cache; columns are sliced before they are looped over (an index that might be negative
+costs a correction for each packet); no loop has a branch that depends on data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastpath.kernels._jit import helper, kernel
+from fastpath.kernels.classify import knot_step
+from fastpath.kernels.connection import has_ports
+from fastpath.kernels.layout import (
+    BULK_BLOCK,
+    COL_DPORT,
+    COL_DST,
+    COL_ICMP_CODE,
+    COL_ICMP_TYPE,
+    COL_IIF,
+    COL_MARK,
+    COL_OIF,
+    COL_PROTO,
+    COL_SPORT,
+    COL_SRC,
+    COL_STATE,
+    COL_TCP_FLAGS,
+    FATE_DNAT,
+    FATE_HARD,
+    OP_AFFECT,
+    OP_AUTO,
+    OP_BYTE,
+    OP_CODE,
+    OP_CODES,
+    OP_CONSTANT,
+    OP_COPY,
+    OP_COUNT,
+    OP_DENSE,
+    OP_DIRECT,
+    OP_ENTER,
+    OP_ENTER_BY_CODE,
+    OP_FATES,
+    OP_FINAL,
+    OP_HALF,
+    OP_HOOK,
+    OP_ICMP,
+    OP_KNOTS,
+    OP_LAST_BYTE,
+    OP_LISTS,
+    OP_LOOK_UP,
+    OP_MERGE,
+    OP_OIF,
+    OP_PAIR,
+    OP_PAIR_CODES,
+    OP_RANKED,
+    OP_RULE,
+    OP_RUNS,
+    OP_STEP,
+    OP_STEP_HALF,
+    OP_STEP_MIXED,
+    OP_STEP_OCTET,
+    OP_STEP_WORD,
+    OP_VERDICT,
+    OP_WALKED,
+    OP_WALKED_BOTH,
+    OP_WORD,
+)
+
+# A program's columns: the pass, the row that it writes, and its operands.
+P_OP, P_ROW, P_A, P_B, P_C, P_D, P_E, P_F = range(8)
+
+
+@helper
+def _byte(table: Any, column: Any, plus: Any, row: Any) -> None:
+    if plus:
+        for k in range(len(column)):
+            row[k] += table[column[k]]
+    else:
+        for k in range(len(column)):
+            row[k] = table[column[k]]
+
+
+@helper
+def _pair(table: Any, first: Any, second: Any, plus: Any, row: Any) -> None:
+    shift = np.uint32(8)
+    if plus:
+        for k in range(len(first)):
+            row[k] += table[np.uint32(first[k]) << shift | np.uint32(second[k])]
+    else:
+        for k in range(len(first)):
+            row[k] = table[np.uint32(first[k]) << shift | np.uint32(second[k])]
+
+
+@helper
+def _code(table: Any, column: Any, plus: Any, row: Any) -> None:
+    one = np.uint32(1)
+    if plus:
+        for k in range(len(column)):
+            row[k] += table[np.uint32(np.uint32(column[k]) + one)]
+    else:
+        for k in range(len(column)):
+            row[k] = table[np.uint32(np.uint32(column[k]) + one)]
+
+
+@helper
+def _codes(table: Any, first: Any, second: Any, width: Any, plus: Any, row: Any) -> None:
+    one, wide = np.uint32(1), np.uint32(width)
+    if plus:
+        for k in range(len(first)):
+            row[k] += table[np.uint32(np.uint32(first[k]) + one) * wide + np.uint32(np.uint32(second[k]) + one)]
+    else:
+        for k in range(len(first)):
+            row[k] = table[np.uint32(np.uint32(first[k]) + one) * wide + np.uint32(np.uint32(second[k]) + one)]
+
+
+@helper
+def _pair_codes(
+    bytes_table: Any, codes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any, row: Any
+) -> None:
+    """Two bytes and two interfaces -> the class of their product."""
+    one, shift, wide = np.uint32(1), np.uint32(8), np.uint32(width)
+    for k in range(len(a)):
+        place = np.uint32(bytes_table[np.uint32(a[k]) << shift | np.uint32(b[k])])
+        place += np.uint32(codes_table[np.uint32(np.uint32(c[k]) + one) * wide + np.uint32(np.uint32(d[k]) + one)])
+        row[k] = of_all[place]
+
+
+@helper
+def _auto(
+    table: Any, tcp: Any, icmp: Any, codes_table: Any, state: Any, proto: Any, flags: Any, kind: Any, codes: Any,
+    row: Any
+) -> None:
+    """State, protocol and interface, where conntrack decides on first packets by TCP flags and ICMP type."""
+    shift, one = np.uint32(10), np.uint32(1)
+    for k in range(len(state)):
+        at = (np.uint32(state[k]) << shift) + np.uint32(proto[k]) + np.uint32(tcp[flags[k]]) + np.uint32(icmp[kind[k]])
+        row[k] = np.uint32(table[at]) + np.uint32(codes_table[np.uint32(np.uint32(codes[k]) + one)])
+
+
+@helper
+def _last_byte(table: Any, of_all: Any, column: Any, row: Any) -> None:
+    for k in range(len(column)):
+        row[k] = of_all[row[k] + np.uint32(table[column[k]])]
+
+
+@helper
+def _table(table: Any, row: Any, m: Any, out: Any) -> None:
+    for k in range(m):
+        out[k] = table[row[k]]
+
+
+@helper
+def _word(pages: Any, column: Any, mask: Any, row: Any) -> None:
+    byte, half, shift, bits = np.uint32(255), np.uint32(16), np.uint32(8), np.uint32(mask)
+    for k in range(len(column)):
+        v = np.uint32(column[k] & bits)
+        row[k] = pages[pages[pages[v >> half] + (v >> shift & byte)] + (v & byte)]
+
+
+@helper
+def _knots(pages: Any, column: Any, mask: Any, row: Any) -> None:
+    byte, half, shift, bits = np.uint32(255), np.uint32(16), np.uint32(8), np.uint32(mask)
+    for k in range(len(column)):
+        v = np.uint32(column[k] & bits)
+        row[k] = knot_step(pages, pages[v >> half], v >> shift & byte)
+    for k in range(len(column)):
+        row[k] = knot_step(pages, row[k], np.uint32(column[k] & bits) & byte)
+
+
+@helper
+def _icmp(pages: Any, kinds: Any, subs: Any, row: Any) -> None:
+    shift = np.uint32(8)
+    for k in range(len(kinds)):
+        row[k] = pages[pages[kinds[k]] << shift | np.uint32(subs[k])]
+
+
+@helper
+def _next(rows: Any, word: Any, of_class: Any) -> Any:
+    """The word behind a word, for a class of the level."""
+    return rows[(word & np.uint32(0x7FFFFFFF)) + (of_class & np.uint32(np.int32(word) >> np.int32(31)))]
+
+
+@helper
+def _step(rows: Any, first: Any, classes: Any, m: Any, words: Any) -> None:
+    """One level; from `first` on, where that is not negative, all packets begin at one row."""
+    if first >= 0:
+        here = rows[first:]
+        for k in range(m):
+            words[k] = here[classes[k]]
+    else:
+        for k in range(m):
+            words[k] = _next(rows, words[k], classes[k])
+
+
+@helper
+def _step_narrow(rows: Any, first: Any, table: Any, column: Any, words: Any) -> None:
+    """A level whose classes are looked up on the way, by a byte or a port."""
+    if first >= 0:
+        here = rows[first:]
+        for k in range(len(column)):
+            words[k] = here[table[column[k]]]
+    else:
+        for k in range(len(column)):
+            words[k] = _next(rows, words[k], np.uint32(table[column[k]]))
+
+
+@helper
+def _step_mixed(
+    rows: Any, first: Any, bytes_table: Any, codes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any,
+    words: Any
+) -> None:
+    """A level of a product of two bytes and two interfaces."""
+    one, shift, wide = np.uint32(1), np.uint32(8), np.uint32(width)
+    here = rows[max(first, 0):]
+    for k in range(len(a)):
+        place = np.uint32(bytes_table[np.uint32(a[k]) << shift | np.uint32(b[k])])
+        place += np.uint32(codes_table[np.uint32(np.uint32(c[k]) + one) * wide + np.uint32(np.uint32(d[k]) + one)])
+        if first >= 0:
+            words[k] = here[of_all[place]]
+        else:
+            words[k] = _next(rows, words[k], np.uint32(of_all[place]))
+
+
+@helper
+def _step_wide(rows: Any, first: Any, pages: Any, column: Any, mask: Any, words: Any) -> None:
+    """A level of an address."""
+    byte, half, shift, bits = np.uint32(255), np.uint32(16), np.uint32(8), np.uint32(mask)
+    if first >= 0:
+        here = rows[first:]
+        for k in range(len(column)):
+            v = np.uint32(column[k] & bits)
+            words[k] = here[pages[pages[pages[v >> half] + (v >> shift & byte)] + (v & byte)]]
+    else:
+        for k in range(len(column)):
+            v = np.uint32(column[k] & bits)
+            words[k] = _next(rows, words[k], pages[pages[pages[v >> half] + (v >> shift & byte)] + (v & byte)])
+
+
+@helper
+def _merge(table: Any, width: Any, classes: Any, m: Any, rest: Any) -> None:
+    wide = np.uint32(width)
+    for k in range(m):
+        rest[k] = table[rest[k] * wide + classes[k]]
+
+
+@helper
+def _dense(cells: Any, width: Any, columns: Any, m: Any, places: Any) -> None:
+    wide = np.uint32(width)
+    for k in range(m):
+        places[k] = cells[places[k] * wide + columns[k]]
+
+
+@helper
+def _runs(starts: Any, columns: Any, lists: Any, column: Any, m: Any, places: Any) -> None:
+    """places: rows -> lists, by a search among the runs of a row."""
+    one = np.uint32(1)
+    for k in range(m):
+        wanted = column[k]
+        low = starts[places[k]]
+        length = starts[places[k] + one] - low
+        while length > one:
+            half = length >> one
+            low = low + half if columns[low + half] <= wanted else low
+            length -= half
+        places[k] = lists[low]
+
+
+@helper
+def _direct(cells: Any, rest_classes: Any, rest: Any, places: Any, m: Any, merged: Any, best: Any) -> None:
+    classes = np.uint32(rest_classes)
+    if merged:
+        for k in range(m):
+            best[k] = min(best[k], np.uint32(cells[places[k] * classes + rest[k]]))
+    else:
+        for k in range(m):
+            best[k] = cells[places[k] * classes + rest[k]]
+
+
+@helper
+def _lists(
+    lists: Any, entries: Any, holds: Any, width: Any, rest: Any, places: Any, m: Any, merged: Any, best: Any
+) -> None:
+    """The first entry of each list whose condition holds; the last one always does."""
+    one, word, bit, words = np.uint32(1), np.uint32(5), np.uint32(31), np.uint32(width)
+    for k in range(m):
+        at = lists[places[k]]
+        r = rest[k]
+        while holds[entries[np.uint32(2) * at] * words + (r >> word)] >> (r & bit) & one == np.uint32(0):
+            at += one
+        op = entries[np.uint32(2) * at + one]
+        best[k] = min(best[k], op) if merged else op
+
+
+@helper
+def _ranked(leaves: Any, ranks: Any, ops: Any, m: Any, words: Any) -> None:
+    """Leaves -> records: the first one of the leaf plus the rank of the op."""
+    four = np.uint32(4)
+    for k in range(m):
+        leaf = words[k] * four
+        rank = ranks[np.uint32(leaves[leaf + np.uint32(2)]) + ops[k]] & np.uint32(leaves[leaf + np.uint32(3)])
+        words[k] = np.uint32(leaves[leaf]) + rank
+
+
+@helper
+def _keeping(table: Any, kept: Any, words: Any, m: Any, keep: Any, out: Any) -> None:
+    """As :func:`_table`, but `kept` leaves what is there."""
+    if keep:
+        for k in range(m):
+            v = table[words[k]]
+            out[k] = v if v != kept else out[k]
+    else:
+        for k in range(m):
+            out[k] = table[words[k]]
+
+
+@helper
+def _added(table: Any, words: Any, m: Any, plus: Any, out: Any) -> None:
+    if plus:
+        for k in range(m):
+            out[k] += table[words[k]]
+    else:
+        for k in range(m):
+            out[k] = table[words[k]]
+
+
+@helper
+def _count(words: Any, length: Any, m: Any, counts: Any) -> None:
+    """Four arrays of counts in turn: packets of one record do not wait for each other."""
+    lanes, size = np.uint64(counts.shape[0] - 1), np.uint64(counts.shape[1])
+    flat = counts.reshape(counts.size)
+    if len(length) >= m:
+        for k in range(m):
+            flat[(np.uint64(k) & lanes) * size + np.uint64(words[k])] += 1 << 40 | np.int64(length[k])
+    else:
+        for k in range(m):
+            flat[(np.uint64(k) & lanes) * size + np.uint64(words[k])] += 1 << 40
+
+
+@helper
+def _fates(packed: Any, words: Any, m: Any, rule: Any, oif: Any, verdict: Any, hook: Any) -> None:
+    """Four columns at once, where nothing that an earlier place wrote stays."""
+    for k in range(m):
+        fate = packed[words[k]]
+        rule[k] = np.int32(fate & np.uint64(0xFFFFFFFF))
+        oif[k] = np.int16(fate >> np.uint64(32) & np.uint64(0xFFFF))
+        verdict[k] = np.uint8(fate >> np.uint64(48) & np.uint64(0xFF))
+        hook[k] = np.uint8(fate >> np.uint64(56))
+
+
+@helper
+def _as_given(given: Any, mark: Any, out: Any) -> None:
+    for k in range(len(given)):
+        out[k] = out[k] if out[k] != mark else given[k]
+
+
+@helper
+def _walked(first: Any, second: Any, a: Any, b: Any, m: Any, out: Any) -> None:
+    for k in range(m):
+        out[k] = first[a[k]] + second[b[k]]
+
+
+@helper
+def _affected(kinds: Any, words: Any, m: Any, found: Any) -> Any:
+    """Lists the packets of a block that a record has an effect on -> their number."""
+    n = np.uint64(0)
+    for k in range(m):
+        found[n] = np.uint32(k)  # written, and kept where the number moves on
+        n += np.uint64(kinds[words[k]] != 0)
+    return np.int64(n)
+
+
+@kernel
+def bulk(
+    n: Any, program: Any, octets: Any, halves: Any, wides: Any, interfaces: Any, small: Any, trie: Any, steps: Any,
+    cells16: Any, cells32: Any, fates: Any, o: Any, counts: Any, rows: Any, hard: Any
+) -> Any:
+    """Runs a program over n packets -> number of hard packets, whose places it lists.
+
+    Args:
+        n: number of packets; the packets counted between two looks at `counts` are fewer than 2**23.
+        program: the passes, int64 of shape (passes, 8): operation, row written, operands.
+        octets, halves, wides, interfaces: packet columns of uint8, uint16, uint32 and int16; length 1 where not read.
+        small, trie, steps, cells16, cells32: tables.
+        fates: what records mean, as columns.
+        o: result columns; those that no pass writes may have length 1.
+        counts: int64; packets << 40 | bytes by record, added to.
+        rows: room, uint32 of shape (rows, BULK_BLOCK).
+        hard: room for places of packets, int32; the number that is returned may not be exceeded.
+    """
+    hards = np.int64(0)
+    found = np.empty(BULK_BLOCK + 1, np.uint32)
+    passes = program.shape[0]
+    protos = octets[COL_PROTO]
+    for b0 in range(0, n, BULK_BLOCK):
+        m = min(BULK_BLOCK, n - b0)
+        e = b0 + m
+        before = hards
+        for p in range(passes):
+            op = program[p, P_OP]
+            row = rows[program[p, P_ROW]]
+            a, b, c, d = program[p, P_A], program[p, P_B], program[p, P_C], program[p, P_D]
+            if op == OP_STEP:
+                _step(steps[b:], program[p, P_F], rows[a], m, row)
+            elif op == OP_STEP_OCTET:
+                _step_narrow(steps[b:], program[p, P_F], small[c:], octets[a][b0:e], row)
+            elif op == OP_STEP_HALF:
+                _step_narrow(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], row)
+            elif op == OP_STEP_WORD:
+                _step_wide(steps[b:], program[p, P_F], trie[c:], wides[a][b0:e], d, row)
+            elif op == OP_STEP_MIXED:
+                _step_mixed(
+                    steps[b:], program[p, P_F], small[c:], small[d:], small[program[p, P_E] & 0xFFFFFFFF:],
+                    octets[a >> 8][b0:e], octets[a & 255][b0:e], interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e],
+                    program[p, P_E] >> 32, row)
+            elif op == OP_BYTE:
+                _byte(small[b:], octets[a][b0:e], c != 0, row)
+            elif op == OP_PAIR:
+                _pair(small[c:], octets[a][b0:e], octets[b][b0:e], d != 0, row)
+            elif op == OP_CODE:
+                _code(small[b:], interfaces[a][b0:e], c != 0, row)
+            elif op == OP_CODES:
+                _codes(small[a:], interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e], b, c != 0, row)
+            elif op == OP_PAIR_CODES:
+                _pair_codes(small[c:], small[d:], small[program[p, P_F]:], octets[a][b0:e], octets[b][b0:e],
+                            interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e], program[p, P_E], row)
+            elif op == OP_AUTO:
+                _auto(small[a:], small[b:], small[c:], small[d:], octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e],
+                      octets[COL_TCP_FLAGS][b0:e], octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], row)
+            elif op == OP_LAST_BYTE:
+                _last_byte(small[b:], small[c:], octets[a][b0:e], row)
+            elif op == OP_FINAL:
+                _table(small[a:], row, m, row)
+            elif op == OP_HALF:
+                _byte(small[b:], halves[a][b0:e], c != 0, row)
+            elif op == OP_WORD:
+                _word(trie[b:], wides[a][b0:e], c, row)
+            elif op == OP_KNOTS:
+                _knots(trie[b:], wides[a][b0:e], c, row)
+            elif op == OP_ICMP:
+                _icmp(trie[a:], octets[COL_ICMP_TYPE][b0:e], octets[COL_ICMP_CODE][b0:e], row)
+            elif op == OP_CONSTANT:
+                if b0 == 0 or b:
+                    row[:] = np.uint32(a)
+            elif op == OP_ENTER:
+                _table(fates.enter[b:], rows[a], m, row)
+            elif op == OP_ENTER_BY_CODE:
+                _code(fates.enter[a:], interfaces[COL_IIF][b0:e], False, row)
+            elif op == OP_MERGE:
+                _merge(cells16[b:], c, rows[a], m, row)
+            elif op == OP_LOOK_UP:
+                _table(cells32[b:], rows[a], m, row)
+            elif op == OP_DENSE:
+                if d:
+                    _dense(cells32[b:], c, rows[a], m, row)
+                else:
+                    _dense(cells16[b:], c, rows[a], m, row)
+            elif op == OP_RUNS:
+                _runs(cells32[b:], cells32[b + c:], cells32[b + c + d:], rows[a], m, row)
+            elif op == OP_DIRECT:
+                if program[p, P_F]:
+                    _direct(cells32[c:], d, rows[b], rows[a], m, program[p, P_E] != 0, row)
+                else:
+                    _direct(cells16[c:], d, rows[b], rows[a], m, program[p, P_E] != 0, row)
+            elif op == OP_LISTS:
+                _lists(cells32[c:], cells32[d:], cells32[program[p, P_E]:], program[p, P_F] >> 1, rows[b], rows[a], m,
+                       program[p, P_F] & 1 != 0, row)
+            elif op == OP_RANKED:
+                _ranked(fates.leaves[b:], cells32, rows[a], m, row)
+            elif op == OP_VERDICT:
+                _table(fates.verdict[a:], row, m, o.verdict[b0:e])
+            elif op == OP_HOOK:
+                _table(fates.hook[a:], row, m, o.hook[b0:e])
+            elif op == OP_RULE:
+                _keeping(fates.rule[a:], np.int32(b), row, m, c != 0, o.rule[b0:e])
+            elif op == OP_OIF:
+                out = o.oif[b0:e]
+                _keeping(fates.oif[a:], np.int16(b), row, m, c != 0, out)
+                if d:
+                    _as_given(interfaces[COL_OIF][b0:e], np.int16(program[p, P_E]), out)
+            elif op == OP_WALKED:
+                _added(fates.walked[a:], row, m, b != 0, o.walked[b0:e])
+            elif op == OP_COPY:
+                if a == COL_SRC:
+                    o.src[b0:e] = wides[COL_SRC][b0:e]
+                elif a == COL_DST:
+                    o.dst[b0:e] = wides[COL_DST][b0:e]
+                elif a == COL_MARK:
+                    o.mark[b0:e] = wides[COL_MARK][b0:e]
+                elif a == COL_SPORT:
+                    o.sport[b0:e] = halves[0][b0:e]
+                elif a == COL_DPORT:
+                    o.dport[b0:e] = halves[1][b0:e]
+            elif op == OP_FATES:
+                _fates(fates.packed[a:], row, m, o.rule[b0:e], o.oif[b0:e], o.verdict[b0:e], o.hook[b0:e])
+                if d:
+                    _as_given(interfaces[COL_OIF][b0:e], np.int16(b), o.oif[b0:e])
+            elif op == OP_WALKED_BOTH:
+                _walked(fates.walked[b:], fates.walked[c:], rows[a], row, m, o.walked[b0:e])
+            elif op == OP_COUNT:
+                for j in range(before, hards):
+                    row[hard[j] - b0] = np.uint32(b)
+                _count(row, halves[2][b0:e] if c else halves[2][0:0], m,
+                       counts[a:a + d * (b + 1)].reshape(d, b + 1))
+            elif op == OP_AFFECT:
+                kinds = fates.kind[a:]
+                many = _affected(kinds, row, m, found)
+                src, dst, dport = o.src[b0:e], o.dst[b0:e], o.dport[b0:e]
+                of_src, of_dst, of_dport = len(src) == m and b & 1, len(dst) == m and b & 2, len(dport) == m and b & 4
+                dst_row, dport_row = rows[c], rows[d]
+                proto = protos[b0:e]
+                for j in range(many):
+                    k = np.uint64(found[j])
+                    r = np.uint64(row[k]) + np.uint64(a)
+                    kind = fates.kind[r]
+                    if kind == FATE_HARD:
+                        hard[hards] = b0 + np.int64(k)
+                        hards += 1
+                        continue
+                    address = fates.address[r]
+                    if kind != FATE_DNAT:
+                        if of_src:
+                            src[k] = address
+                        continue
+                    if of_dst:
+                        dst[k] = address
+                    to = fates.dst_class[r]
+                    if to >= 0:
+                        dst_row[k] = to
+                    port = fates.dport[r]
+                    if port >= 0 and has_ports(proto[k] if len(proto) == m else program[p, P_E]):
+                        if of_dport:
+                            dport[k] = port
+                        to = fates.dport_class[r]
+                        if to >= 0:
+                            dport_row[k] = to
+    return hards
