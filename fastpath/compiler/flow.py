@@ -142,6 +142,7 @@ class Builder:
         self.routes = RouteMap(host)
         self.sysctls = {key for key, _ in host.sysctls}
         self.interfaces = interfaces or InterfaceTable.build(*interface_names(host))
+        self.on_rule: Callable[[], None] | None = None
         self.address_blocks: dict[tuple[str, str, int], str] = {}
         self.refs: dict[tuple[str, str, int], int] = {}
         for table in host.ruleset.tables:  # numbered as Ruleset.refs() does, without the text
@@ -273,6 +274,8 @@ class Builder:
         for number, rule in enumerate(chain.rules, 1):
             ref = self.refs[table, chain.name, number]
             condition = rule_condition(rule, ref, context)
+            if self.on_rule is not None:
+                self.on_rule()
             ops.append(self.rule_op(table, rule, ref, condition, context, name, blocks))
         return Block(
             tuple(ops),
