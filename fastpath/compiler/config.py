@@ -15,17 +15,18 @@ STRUCTURES: tuple[Structure, ...] = ("cross-product", "diagram", "linear")
 class Config:
     """How large the tables of a host may become, and which structures are taken.
 
-    Compiling never fails for size. What meets a limit gets the next structure, with the same answers: a diagram gives way
-    to a cross product where the stage has a run of rules for one, else to the walk rule by rule.
+    Compiling never fails for size. What meets a limit gets the next structure, with the same answers: a diagram gives
+    way to a cross product where the stage has a run of rules for one, else to the walk rule by rule.
 
     Attributes:
         structure: ``cross-product``, ``diagram`` or ``linear`` for that structure wherever it can stand, None for what
             is estimated to be fastest. ``linear`` is always possible; a stage that cannot have the structure asked
             for, or not within the limits, is linear.
         max_table_bytes: memory that tables may take to be faster. Tables whose size is a product (of two keys, of
-            lists and merged classes) stay below an eighth of it, address maps below a sixteenth; where they would not,
-            they take a slower form that grows with the rules only (runs that are searched, lists that are read, pages of
-            a few changes). No limit for what has no smaller form: records, lists, rows of diagrams (``max_words``).
+            lists and merged classes) stay below three quarters of it together, and each below half of it; an address
+            map below a sixteenth. Where they would not, they take a slower form that grows with the rules only (runs to
+            be searched, lists to be read, pages with a few changes). There is no limit for what has no smaller form:
+            records and lists, and rows of diagrams but for ``max_words``.
         max_words: 32-bit words of one stage's decision diagram; beyond, it is given up.
         max_work: steps that may be taken to build it, one for each node and distinct class of its level, and one for
             each term that a node keeps; a second or less of compilation for a million. Beyond, it is given up.

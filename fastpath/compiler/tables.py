@@ -208,7 +208,8 @@ class _Packer:
     leaves: list[list[int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cells = Cells(self.config.max_table_bytes // 8)
+        most = self.config.max_table_bytes
+        self.cells = Cells(most // 2, most * 3 // 4)
         self.records = Records(self.effects)
 
     def add_map(self, table: npt.NDArray[np.uint16]) -> int:
