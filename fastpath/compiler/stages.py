@@ -6,10 +6,11 @@ changed. A step whose own ops see its own effects (a mark set and tested in one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
 
-from fastpath.compiler.fields import TRUE, Values
+from fastpath.compiler.fields import TRUE, Field, Values, test
 from fastpath.compiler.flow import Builder, Step, Ways, mutated, tested
 from fastpath.compiler.program import Act, Block, End, Op, Stage
 from fastpath.packets.schema import Hook, Verdict
@@ -130,3 +131,36 @@ def ways_of_chain(builder: Builder, table: str, chain: str) -> Ways:
 def stages_of_chain(builder: Builder, table: str, chain: str) -> list[Stage]:
     """The stage of a chain evaluated alone."""
     return Cutter(ways_of_chain(builder, table, chain)).cut(["alone"])
+
+
+def as_given(stages: Iterable[Stage], names: Sequence[str]) -> list[Stage]:
+    """Stages of packets that bring their egress interface, where results show what they brought.
+
+    Ops that differ in the interface only, and say nothing but which it is, become one: results need not tell them
+    apart. An id stands for all of them.
+
+    Args:
+        names: interface names by id; "no interface" and lo are shown by themselves.
+    """
+
+    def alike(op: Op) -> tuple[object, ...] | None:
+        tests = [t.tests for t in op.condition]
+        by_itself = len(tests) == 1 and len(tests[0]) == 1 and tests[0][0][0] == Field("oif")
+        if not by_itself or op.condition[0].unknown or op.oif is None or names[op.oif] in ("", "lo") or op.effects:
+            return None
+        return (op.act, op.chain, op.ref, op.counted, op.end, op.weight)
+
+    found = []
+    for stage in stages:
+        blocks = {}
+        for key, block in stage.blocks.items():
+            ops: list[Op] = []
+            for what, group in groupby(block.ops, key=alike):
+                members = list(group)
+                if what is not None and len(members) > 1:
+                    ids = Values.of(i for op in members for i in op.condition[0].tests[0][1])
+                    members = [replace(members[0], condition=test("oif", ids))]
+                ops.extend(members)
+            blocks[key] = replace(block, ops=tuple(ops))
+        found.append(replace(stage, blocks=blocks))
+    return found

@@ -33,7 +33,7 @@ from fastpath.compiler.reach import Reach
 from fastpath.compiler.records import EffectPool, Records, short
 from fastpath.compiler.segments import MOST_RUNS, Expansion, Leaf, Segment, expansion, ranked
 from fastpath.compiler.sizes import TooLargeError
-from fastpath.compiler.stages import stages_of_chain, stages_of_host
+from fastpath.compiler.stages import as_given, stages_of_chain, stages_of_host
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
 from fastpath.kernels import codes
@@ -528,6 +528,8 @@ def compile_tables(
             stages = stages_of_chain(builder, table, chain)
         else:
             stages = stages_of_host(builder)
+        if given_oif:
+            stages = as_given(stages, builder.interfaces.names)
         return compile_stages(builder, stages, config, meter)
 
 

@@ -347,7 +347,7 @@ class Program:
                 column = at.HALVES.index(self.column(HALF_OF[of]))
                 self.add(at.OP_STEP_HALF, words, column, base, self.direct[slot], 0, 0, first)
                 return
-            if of in WIDE_OF and kind == at.K_TRIE and not found[at.F_EXTRA]:
+            if first >= 0 and of in WIDE_OF and kind == at.K_TRIE and not found[at.F_EXTRA]:
                 column = at.WIDES.index(self.column(WIDE_OF[of]))
                 self.add(at.OP_STEP_WORD, words, column, base, int(found[at.F_TABLE]), int(found[at.F_MASK]) & 0xFFFFFFFF,
                          0, first)
