@@ -248,6 +248,7 @@ def build(
             record_of[leaf] = len(leaves)
             leaves.append(leaf)
         target[-1][mask] = (len(levels), record_of[leaf])
+    machine.forget()
     rows = _Rows(len(levels), max_words)
     for depth in range(len(levels) - 1, -1, -1):
         for mask, (children, which) in nodes[depth].items():
