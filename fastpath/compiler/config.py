@@ -47,7 +47,7 @@ class Config:
     max_work: int = 4_000_000
     max_product: int = 1 << 14
     small_words: int = 1 << 19
-    small_work: int = 2_000_000
+    small_work: int = 4_000_000
     shortest_segment: int = 64
 
     def __post_init__(self) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -103,6 +104,9 @@ ACT_NUMBER = {act: i for i, act in enumerate(
 )}
 KEPT = ("mark", "sport", "flags", "src", "dst", "dport")
 """Result columns that are not written where no effect can change them, in the order of the kernel's bits."""
+
+SMALLER_PRODUCT = 256
+"""Combinations of small fields merged at a second attempt: more levels, and rows that are shorter."""
 
 MANY_TERMS = 3000
 """Terms of a stage above which one failed attempt at a diagram is enough."""
@@ -474,14 +478,14 @@ class _Products:
         self.level: diagram.Level | None = None
         self.fields: set[Field] = set()
 
-    def begin(self, machines: Sequence[Machine]) -> None:
-        """Finds the product for some machines."""
+    def begin(self, machines: Sequence[Machine], limit: int) -> None:
+        """Finds the product, of at most `limit` combinations, for some machines."""
         used: dict[Field, int] = {}
         for machine in machines:
             for f in {f for term in machine.terms for f, _ in term.tests}:
                 used[f] = used.get(f, 0) + 1
         self.level = None
-        fixed = _pick_fixed(self.partitions, self.changing, used, self.config.max_product)
+        fixed = _pick_fixed(self.partitions, self.changing, used, limit)
         if fixed:
             combinations, class_of, members = _merge(machines, self.partitions, fixed)
             self.level = diagram.Level(len(self.packer.fields), tuple(fixed), members, combinations, class_of)
@@ -562,14 +566,19 @@ def compile_stages(
     # First the diagrams that stay small as they are; what would not has its segments taken out.
     plans = plan(stages, config)
     meter.stages({p.stage.name: len(p.machine.terms) + 20 for p in plans})
-    products.begin([p.machine for p in plans if p.diagram])
     diagrams: dict[str, diagram.Diagram | None] = {}
-    for planned in plans:
-        if planned.diagram:
-            diagrams[planned.stage.name] = _diagram(
-                planned.machine, products.level, partitions, slots, config, meter, small=bool(planned.runs))
-    if any(d is not None for d in diagrams.values()):
-        products.keep()
+    for limit in dict.fromkeys((config.max_product, min(config.max_product, SMALLER_PRODUCT))):
+        left = [p for p in plans if p.diagram and diagrams.get(p.stage.name) is None]
+        products.begin([p.machine for p in left], limit)
+        weights = _weights([p.machine for p in left])
+        found_here = False
+        for planned in left:
+            built = _diagram(planned.machine, products.level, partitions, slots, config, meter, weights,
+                             small=bool(planned.runs))
+            diagrams[planned.stage.name] = built
+            found_here |= built is not None
+        if found_here:
+            products.keep()
     for i, planned in enumerate(plans):
         if diagrams.get(planned.stage.name) is None:
             plans[i] = planned.with_segments(i * MOST_RUNS, partitions, config)
@@ -581,11 +590,12 @@ def compile_stages(
             slots[segment.field] = len(packer.fields)
             packer.add_field(partitions[segment.field], 0, extras)
     later = [p for p in plans if p.segments or (p.diagram and p.runs and diagrams[p.stage.name] is None)]
-    products.begin([p.machine for p in later])
+    products.begin([p.machine for p in later], config.max_product)
+    weights = _weights([p.machine for p in later])
     for planned in later:
         if len(planned.machine.terms) <= MOST_TERMS:
             diagrams[planned.stage.name] = _diagram(
-                planned.machine, products.level, partitions, slots, config, meter)
+                planned.machine, products.level, partitions, slots, config, meter, weights)
     if any(diagrams.get(p.stage.name) is not None for p in later):
         products.keep()
 
@@ -637,6 +647,11 @@ def compile_stages(
     return compiled
 
 
+def _weights(machines: Iterable[Machine]) -> dict[Field, int]:
+    """How many terms look at each field."""
+    return dict(Counter(f for machine in machines for term in machine.terms for f, _ in term.tests))
+
+
 def _diagram(
     machine: Machine,
     merged: diagram.Level | None,
@@ -644,20 +659,22 @@ def _diagram(
     slots: Mapping[Field, int],
     config: Config,
     meter: Meter,
+    weights: Mapping[Field, int],
     *,
     small: bool = False,
 ) -> diagram.Diagram | None:
-    """The smallest diagram among a few orders of the fields, or None where all are too large (or not `small`)."""
+    """The smallest diagram among a few orders of the fields, or None where all are too large (or not `small`).
+
+    Fields of greater weight come first: the same order in all stages, so that those which run side by side have
+    levels in common.
+    """
     most_words, most_work = (config.max_words, config.max_work) if not small else (
         min(config.max_words, config.small_words), min(config.max_work, config.small_work))
-    weight: dict[Field, int] = {}
-    for term in machine.terms:
-        for f, _ in term.tests:
-            weight[f] = weight.get(f, 0) + 1
-    alone = [f for f in weight if merged is None or f not in merged.fields]
+    used = {f for term in machine.terms for f, _ in term.tests}
+    alone = [f for f in weights if f in used and (merged is None or f not in merged.fields)]
     plain = {f: diagram.Level.of_field(slots[f], partitions[f]) for f in alone}
     first = [plain[f] for f in alone if f == Field("dst")]
-    rest = [plain[f] for f in sorted(alone, key=lambda f: (-weight[f], f)) if f != Field("dst")]
+    rest = [plain[f] for f in sorted(alone, key=lambda f: (-weights[f], f)) if f != Field("dst")]
     middle = [merged] if merged is not None else []
     best: diagram.Diagram | None = None
     for order in ([*first, *middle, *rest], [*middle, *first, *rest]):

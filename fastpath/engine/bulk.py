@@ -349,8 +349,8 @@ class Program:
                 return
             if first >= 0 and of in WIDE_OF and kind == at.K_TRIE and not found[at.F_EXTRA]:
                 column = at.WIDES.index(self.column(WIDE_OF[of]))
-                self.add(at.OP_STEP_WORD, words, column, base, int(found[at.F_TABLE]), int(found[at.F_MASK]) & 0xFFFFFFFF,
-                         0, first)
+                mask = int(found[at.F_MASK]) & 0xFFFFFFFF
+                self.add(at.OP_STEP_WORD, words, column, base, int(found[at.F_TABLE]), mask, 0, first)
                 return
             row = self.classes(slot)
             op, _, a, b, c, d, width, whole = self.passes[-1]
@@ -370,7 +370,7 @@ class Program:
             words = self.new_row()
             kinds, merged = {}, -1
             if place.lookup >= 0:
-                merged, kinds = self.segment(place, words, foldable=number == 0)
+                merged, kinds = self.segment(place, words, foldable=number == 0 and len(place.stages) == 1)
             if place.lookup < 0 or kinds:
                 self.walk(place, words, kinds, found)
             if kinds:

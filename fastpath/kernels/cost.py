@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpath.kernels._jit import kernel
+from fastpath.kernels._jit import helper, kernel
 from fastpath.kernels.classify import class_of, classify
 from fastpath.kernels.connection import connection_details, connection_states, first_states
 from fastpath.kernels.effects import apply
@@ -83,7 +83,7 @@ N_FAIL, N_PASS, N_BYTES = range(3)  # columns of an op's numbers: nanoseconds, n
 N_COLUMNS = 3
 
 
-@kernel
+@helper
 def _walk(
     c: Any, t: Any, o: Any, aux: Any, classes: Any, names: Any, stage: Any, g: Any, k: Any, stack: Any,
     numbers: Any, skips: Any, ns: Any, read: Any, rule_ns: Any, examined: Any,

@@ -175,9 +175,10 @@ def apply(c: Any, t: Any, o: Any, aux: Any, classes: Any, first: Any, count: Any
     """Effects first .. first+count on packet g, and the classes of what they changed."""
     connected = aux[A_CTSTATE, k] < CT_INVALID
     changed = np.int64(0)
+    effects, fields = t.effects, t.fields  # taking an array out of a tuple costs a reference count each time
     for e in range(first, first + count):
-        code = t.effects[e, 0]
-        a, b, third = t.effects[e, 1], t.effects[e, 2], t.effects[e, 3]
+        code = effects[e, 0]
+        a, b, third = effects[e, 1], effects[e, 2], effects[e, 3]
         if code == codes.DST_NAT:
             if _nat(o, t.pool, g, False, a, b, third, c.proto[g]):
                 aux[A_CTSTATUS, k] |= np.uint32(32)
@@ -251,7 +252,7 @@ def apply(c: Any, t: Any, o: Any, aux: Any, classes: Any, first: Any, count: Any
         elif code == codes.FORGET:
             o.rule[g] = -1
     if changed:
-        for f in range(t.fields.shape[0]):
-            base = t.fields[f, F_BASE]
-            if t.fields[f, F_KIND] != K_PRODUCT and changed >> base & 1:
-                classes[f, k] = class_of(t, f, base_value(c, o, aux, base, t.fields[f, F_EXTRA], g, k))
+        for f in range(fields.shape[0]):
+            base = fields[f, F_BASE]
+            if changed >> base & 1 and fields[f, F_KIND] != K_PRODUCT:
+                classes[f, k] = class_of(t, f, base_value(c, o, aux, base, fields[f, F_EXTRA], g, k))

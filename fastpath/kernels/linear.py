@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels import codes
-from fastpath.kernels._jit import helper, kernel
+from fastpath.kernels._jit import helper
 from fastpath.kernels.effects import apply
 from fastpath.kernels.layout import (
     ACT_ACCEPT,
@@ -79,7 +79,7 @@ def _finish(o: Any, g: Any, verdict: Any, hook: Any) -> None:
         o.oif[g] = -1
 
 
-@kernel
+@helper
 def walk(
     c: Any, t: Any, o: Any, aux: Any, classes: Any, names: Any, stage: Any, g: Any, k: Any, force: Any, stack: Any
 ) -> Any:
