@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,6 +29,7 @@ from fastpath.compiler.flow import MUTATES, Builder, conntrack_in_use
 from fastpath.compiler.machine import Machine
 from fastpath.compiler.plan import MOST_TERMS, plan
 from fastpath.compiler.program import Act, Stage
+from fastpath.compiler.progress import CompileProgress, Meter
 from fastpath.compiler.reach import Reach
 from fastpath.compiler.records import EffectPool, Records, short
 from fastpath.compiler.segments import MOST_RUNS, Expansion, Leaf, Segment, expansion, ranked
@@ -211,7 +212,8 @@ class _Packer:
     leaves: list[list[int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cells = Cells(self.config.max_table_bytes // 8)
+        most = self.config.max_table_bytes
+        self.cells = Cells(most // 2, most * 3 // 4)
         self.records = Records(self.effects)
 
     def add_map(self, table: npt.NDArray[np.uint16]) -> int:
@@ -519,25 +521,29 @@ def compile_tables(
     assume: Mapping[str | int, str],
     given_oif: bool,
     config: Config,
-    progress: Callable[[str, float], None] | None = None,
+    progress: CompileProgress | None = None,
 ) -> Compiled:
     """Compiles one way of a host (routing decides the egress interface, or packets bring it)."""
+    meter = Meter(progress, sum(len(c.rules) for t in host.ruleset.tables for c in t.chains))
     with _collector_paused():
         builder = Builder(host, assume, given_oif, conntrack_in_use(host))
+        builder.on_rule = meter.rule
         if table is not None and chain is not None:
             stages = stages_of_chain(builder, table, chain)
         else:
             stages = stages_of_host(builder)
         if given_oif:
             stages = as_given(stages, builder.interfaces.names)
-        return compile_stages(builder, stages, config, progress)
+        return compile_stages(builder, stages, config, meter)
 
 
 def compile_stages(
-    builder: Builder, stages: Sequence[Stage], config: Config, progress: Callable[[str, float], None] | None = None
+    builder: Builder, stages: Sequence[Stage], config: Config, meter: Meter | None = None
 ) -> Compiled:
     """Tables of stages that are already cut; stages that are walked linearly keep their order, blocks and ops."""
     host = builder.host
+    meter = meter or Meter()
+    meter.fields()
     wanted: dict[Field, dict[object, None]] = {}
     for stage in stages:
         for block in stage.blocks.values():
@@ -559,6 +565,7 @@ def compile_stages(
 
     # First the diagrams that stay small as they are; what would not has its segments taken out.
     plans = plan(stages, config)
+    meter.stages({p.stage.name: len(p.machine.terms) + 20 for p in plans})
     diagrams: dict[str, diagram.Diagram | None] = {}
     for limit in dict.fromkeys((config.max_product, min(config.max_product, SMALLER_PRODUCT))):
         left = [p for p in plans if p.diagram and diagrams.get(p.stage.name) is None]
@@ -566,14 +573,16 @@ def compile_stages(
         weights = _weights([p.machine for p in left])
         found_here = False
         for planned in left:
-            built = _diagram(planned.machine, products.level, partitions, slots, config, progress, weights,
+            built = _diagram(planned.machine, products.level, partitions, slots, config, meter, weights,
                              small=bool(planned.runs))
             diagrams[planned.stage.name] = built
             found_here |= built is not None
         if found_here:
             products.keep()
-    plans = [p if diagrams.get(p.stage.name) is not None else p.with_segments(i * MOST_RUNS, partitions, config)
-             for i, p in enumerate(plans)]
+    for i, planned in enumerate(plans):
+        if diagrams.get(planned.stage.name) is None:
+            plans[i] = planned.with_segments(i * MOST_RUNS, partitions, config)
+        meter.stage(planned.stage.name, 0.5)
     for planned in plans:
         for segment in planned.segments:
             n = len(segment.kinds) + 1
@@ -586,7 +595,7 @@ def compile_stages(
     for planned in later:
         if len(planned.machine.terms) <= MOST_TERMS:
             diagrams[planned.stage.name] = _diagram(
-                planned.machine, products.level, partitions, slots, config, progress, weights)
+                planned.machine, products.level, partitions, slots, config, meter, weights)
     if any(diagrams.get(p.stage.name) is not None for p in later):
         products.keep()
 
@@ -630,9 +639,12 @@ def compile_stages(
                 f for b in planned.stage.blocks.values() for op in b.ops for term in op.condition for f, _ in term.tests
             }
         packer.stages.append(row)
+        meter.stage(planned.stage.name, 1.0)
     for f in products.fields:
         packer.fields[slots[f]][F_SKIP] = int(f not in by_itself)
-    return _finish(packer, builder, stages, structures, partitions, slots, extras, changing)
+    compiled = _finish(packer, builder, stages, structures, partitions, slots, extras, changing)
+    meter.done()
+    return compiled
 
 
 def _weights(machines: Iterable[Machine]) -> dict[Field, int]:
@@ -646,7 +658,7 @@ def _diagram(
     partitions: dict[Field, Partition],
     slots: Mapping[Field, int],
     config: Config,
-    progress: Callable[[str, float], None] | None,
+    meter: Meter,
     weights: Mapping[Field, int],
     *,
     small: bool = False,
@@ -670,7 +682,7 @@ def _diagram(
         try:
             found = diagram.build(
                 machine, order, partitions, max_words=limit, max_work=most_work, slack=1 if small else 4,
-                progress=progress,
+                progress=lambda part: meter.stage(machine.stage.name, 0.9 * part),
             )
         except TooLargeError:
             if best is None and (small or len(machine.terms) > MANY_TERMS):
