@@ -183,12 +183,8 @@ class _Planner:
             first_leaf = len(self.plan.leaves) // E_COLUMNS
             shifts = self.leaves(here, at, ended)
         self.keep(own, before, following)
-        if whole:
-            levels = tuple(self.slots(here[0]))
-            base, roots = int(stages[here[0], S_ROWS]), (int(stages[here[0], S_ROOT]),)
-        else:
-            base = 0
-            levels, roots = self.joined(here, shifts, ended)
+        base = int(stages[here[0], S_ROWS]) if whole else 0
+        levels, roots = self.as_it_is(here[0]) if whole else self.joined(here, shifts, ended)
         return Place(tuple(here), levels, base, roots, lookup, first, len(own), len(own) + ended,
                      np.concatenate(numbers), first_leaf)
 
@@ -255,6 +251,10 @@ class _Planner:
         for stage, root in zip(place.stages, place.roots, strict=True):
             words[(following == stage) & (kind != FATE_HARD)] = root
         return words.astype(np.uint32)
+
+    def as_it_is(self, stage: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(levels, roots) of a stage that stands alone."""
+        return tuple(self.slots(stage)), (int(self.arrays["stages"][stage, S_ROOT]),)
 
     def joined(
         self, here: Sequence[int], shifts: Array, ended: int

@@ -243,7 +243,8 @@ class Program:
         if protocol == "icmp":
             return ~np.isin(v, [8, 13, 15, 17])
         loose = int(self.arrays["params"][at.P_TCP_LOOSE]) != 0
-        return ~(((v & 0x17) == 2) | (((v & 0x17) == 16) & loose))
+        begins: Array = ((v & 0x17) == 2) | (((v & 0x17) == 16) & loose)
+        return ~begins
 
     def product(self, row: int, found: Array) -> int:
         return self.sum(row, self.parts(found), int(found[at.F_TABLE]))
@@ -369,7 +370,8 @@ class Program:
         found: list[int] = []
         for number, place in enumerate(self.plan.places):
             words = self.new_row()
-            kinds, merged = {}, -1
+            kinds: dict[int, int] = {}
+            merged = -1
             if place.lookup >= 0:
                 merged, kinds = self.segment(place, words, foldable=number == 0 and len(place.stages) == 1)
             if place.lookup < 0 or kinds:
@@ -505,7 +507,8 @@ class Program:
             words = rows[(words & 0x7FFFFFFF) + np.where(words >> 31, classes, 0)].astype(np.int64)
         leaves = self.plan.leaves.reshape(-1, at.E_COLUMNS)[place.first_leaf + words]
         ranks = self.arrays["cells32"][leaves[:, at.E_RANKS] + ops].astype(np.int64)
-        return (leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])).astype(np.uint32)
+        records: Array = leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])
+        return records.astype(np.uint32)
 
     # ------------------------------------------------------------------------------------------------- results
 
@@ -572,7 +575,7 @@ class Program:
         found: list[tuple[int, bool]] = []
         for number in range(len(self.plan.places) - 1, -1, -1):
             place = self.plan.places[number]
-            values = self.plan.columns[name][place.first:place.first + place.own]
+            values = self.plan.columns[name][place.first:place.first + place.size]
             keeps = number > 0 and bool((values == mark).any())
             found.append((number, keeps))
             if not keeps:
@@ -587,7 +590,7 @@ class Program:
         oif[means["oif"] == KEEP_OIF] = KEEP_CODE
         if self.compiled.given_oif and (value := self.constant("oif")) is not None:
             oif[oif == AS_GIVEN] = value
-        packed = np.zeros(1, np.uint64)
+        packed: Array = np.zeros(1, np.uint64)
         if self.packed:
             packed = means["rule"].astype(np.uint32).astype(np.uint64) | oif.astype(np.uint16).astype(np.uint64) << 32
             packed |= means["verdict"].astype(np.uint64) << 48 | means["hook"].astype(np.uint64) << 56
