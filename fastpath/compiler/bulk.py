@@ -35,7 +35,6 @@ from fastpath.kernels.layout import (
     F_TABLE,
     FATE_DNAT,
     FATE_HARD,
-    FATE_SNAT,
     K_DIRECT,
     K_TRIE,
     LINEAR,
@@ -212,13 +211,13 @@ class _Planner:
         """Adds what the records of a place mean."""
         kind = np.zeros(len(own), np.uint8)
         fast = own[:, codes.R_FAST]
-        kind[fast == 1], kind[fast == 2] = FATE_DNAT, FATE_SNAT
+        kind[fast == 1] = FATE_DNAT
         hard = (own[:, codes.R_EFFECTS] > 0) & (fast == 0)
         hard |= (own[:, codes.R_ALTS] > 0) | (own[:, codes.R_VERDICT] == Verdict.UNDECIDED)
         hard |= ~np.isin(own[:, codes.R_NEXT], [codes.FINAL, *following])
         kind[hard] = FATE_HARD
-        pool = self.arrays["pool"][:, 0]
-        natted = (kind == FATE_DNAT) | (kind == FATE_SNAT)
+        address = self.arrays["pool"][np.where(fast > 0, own[:, codes.R_DST], 0), 0]
+        dnat = np.stack([address, *(own[:, c] for c in (codes.R_DST_CLASS, codes.R_DPORT, codes.R_DPORT_CLASS))], 1)
         rule, oif = own[:, codes.R_RULE].copy(), own[:, codes.R_OIF].copy()
         if before is None:
             rule[rule == codes.KEEP_RULE] = -1
@@ -227,9 +226,8 @@ class _Planner:
         mine = {
             "verdict": own[:, codes.R_VERDICT].astype(np.uint8), "hook": own[:, codes.R_HOOK].astype(np.uint8),
             "rule": rule, "oif": oif, "walked": own[:, codes.R_WALKED].astype(np.uint32), "kind": kind,
-            "address": np.where(natted, pool[np.where(natted, own[:, codes.R_DST], 0)], 0).astype(np.uint32),
-            "dst_class": own[:, codes.R_DST_CLASS], "dport": own[:, codes.R_DPORT],
-            "dport_class": own[:, codes.R_DPORT_CLASS], "next": own[:, codes.R_NEXT],
+            "dnat": dnat.astype(np.int64), "next": own[:, codes.R_NEXT],
+            "source": np.where(fast == 2, address.astype(np.uint64), np.uint64(0xFFFFFFFF << 32)),
         }
         for name, values in mine.items():
             parts = self.columns.setdefault(name, [])

@@ -97,6 +97,7 @@ class Program:
     uses: Counter[int] | None = None
     all_local: bool = False
     packed: bool = False
+    affects: list[int] = field(default_factory=list)
     counts: int = 0
     counted: list[tuple[int, int]] = field(default_factory=list)
 
@@ -291,9 +292,15 @@ class Program:
         if groups[0][0] == ("auto",) and (codes_of := next((g for g in groups if g[0] == ("iif",)), None)):
             groups.remove(codes_of)
             groups[0] = ("auto", "iif"), np.concatenate([groups[0][1], codes_of[1]])
+        if [len(g[0]) for g in groups] == [2, 1] and groups[0][0][0] == "auto" and groups[1][0][0] in at.OCTETS:
+            (_, first), ((name,), second) = groups
+            where = self.add_small(second)
+            self.addend(row, ("auto", "iif"), first, plus=False)
+            if whole is not None:
+                self.passes[-1] = [at.OP_AUTO_PRODUCT, *self.passes[-1][1:6], where << 8 | self.octet(name), whole]
+                return row
+            return self.add(at.OP_BYTE, row, self.octet(name), where, 1)
         for i, (names, table) in enumerate(groups):
-            if whole is not None and i and i == len(groups) - 1 and len(names) == 1 and names[0] in at.OCTETS:
-                return self.add(at.OP_LAST_BYTE, row, self.octet(names[0]), self.add_small(table), whole)
             self.addend(row, names, table, plus=i > 0)
         return row if whole is None else self.add(at.OP_FINAL, row, whole)
 
@@ -381,13 +388,14 @@ class Program:
             found.append(words)
             if (self.plan.columns["kind"][place.first:place.first + place.own] != at.FATE_PLAIN).any():
                 params = self.arrays["params"]
-                dst, dport = int(params[at.P_DST_SLOT]), int(params[at.P_DPORT_SLOT])
-                unused = 0
+                dst, dport = (self.row_of.get(int(params[p]), -1) for p in (at.P_DST_SLOT, at.P_DPORT_SLOT))
+                unread = self.new_row() if min(dst, dport) < 0 else 0
                 proto = self.constant("proto")
                 if proto is None:
                     self.column("proto")
-                self.add(at.OP_AFFECT, words, place.first, 7, self.row_of.get(dst, unused),
-                         self.row_of.get(dport, unused), proto or 0)
+                self.affects.append(len(self.passes))
+                self.add(at.OP_AFFECT, words, place.first, 4 if proto is None else 0, dst if dst >= 0 else unread,
+                         dport if dport >= 0 else unread, proto or 0)
         return found
 
     def walk(self, place: Place, words: int, kinds: dict[int, int], before: list[int]) -> None:
@@ -395,11 +403,19 @@ class Program:
         levels = list(place.levels)
         first = -1
         if before:
-            earlier = self.plan.places[len(before) - 1]
-            self.add(at.OP_ENTER, words, before[-1], earlier.first)
+            earlier = self.plan.places[len(before) - 1].first
+            if levels and levels[0] not in kinds:
+                row = self.classes(levels.pop(0))
+                self.add(at.OP_STEP_ENTERING, words, row, place.base, before[-1], earlier)
+            else:
+                self.add(at.OP_ENTER, words, before[-1], earlier)
         elif len(place.roots) > 1 and (roots := self.by_code(place)) is not None:
             self.column("iif")
-            self.add(at.OP_ENTER_BY_CODE, words, self.add_enter(roots))
+            where = self.add_enter(roots)
+            if levels and levels[0] not in kinds:
+                self.add(at.OP_STEP_BY_CODE, words, self.classes(levels.pop(0)), place.base, where)
+            else:
+                self.add(at.OP_ENTER_BY_CODE, words, where)
         else:
             root = place.roots[1 if len(place.roots) > 1 and self.all_local else 0]
             if levels and root >> 31:
@@ -517,23 +533,26 @@ class Program:
         n = len(self.packets)
         written = self.compiled.written
         columns: dict[str, Array] = {}
-        early: list[list[int]] = []
-        passes, self.passes = self.passes, early
+        passes, self.passes = self.passes, []
+        for place in self.affects:
+            passes[place][3] |= ("dst" in wanted) * 1 | ("dport" in wanted) * 2
         for name in at.COPIED:
             if name not in wanted or name not in written:
                 continue
-            dtype = next(c.dtype for c in RESULT_COLUMNS if c.name == name)
             value = self.constant(name)
-            if value is not None:
-                columns[name] = memory.full(n, value, dtype)
-            else:
-                columns[name] = memory.empty(n, dtype)
-                self.column(name)
+            if value is not None and name != "src":
+                columns[name] = memory.full(n, value, _DTYPES[name])
+                continue
+            columns[name] = memory.empty(n, _DTYPES[name])
+            self.column(name)
+            if name != "src":
                 self.add(at.OP_COPY, 0, at.COPIED.index(name))
-        self.passes = [*early, *passes]
+        self.passes += passes
         if "flags" in wanted and "flags" in written:
             columns["flags"] = memory.full(n, 0, "uint8")
         last, place = records[-1], self.plan.places[-1]
+        if "src" in columns:
+            self.add(at.OP_SOURCES, last, place.first)
         given = int(self.compiled.given_oif and self.constant("oif") is None)
         of_rule, of_oif = self.kept("rule", codes.KEEP_RULE), self.kept("oif", KEEP_OIF)
         for name in ("verdict", "hook", "rule", "oif", "rules_walked"):
@@ -598,7 +617,7 @@ class Program:
             packed=read_only(packed), enter=read_only(np.concatenate(self.enter)), oif=read_only(oif),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
             **{name: read_only(means[name]) for name in (
-                "verdict", "hook", "rule", "walked", "kind", "address", "dst_class", "dport", "dport_class")},
+                "verdict", "hook", "rule", "walked", "kind", "dnat", "source")},
         )
 
 
