@@ -1,19 +1,22 @@
 """Rulesets like those of ClassBench (Taylor and Turner, 2005), of any size: access lists, firewalls, IP chains.
 
 The three styles draw from tables of what is typical of each: pairs of prefix lengths, protocols, classes of port
-ranges, and how many distinct addresses a side has. The figures were read off rulesets that the ClassBench generator
-made from its seeds acl1, fw1 and ipc1 (shares in percent); `measure` takes the same figures of any rules, and
-``python -m bench.classbench`` prints them side by side.
+ranges, how many port numbers there are, and how many distinct prefixes a side has. The figures were read off rulesets
+that the ClassBench generator made from its seeds acl1, fw1 and ipc1 (shares in percent); `measure` takes the same
+figures of any rules, and ``python -m bench.classbench`` prints them side by side.
 
-- Prefixes of a side are cut from a pool of addresses in clusters of neighbours, a few of them popular (Zipf): so they
-  nest as in real rules, and the number of distinct ones follows the pool.
-- Ports exist for TCP and UDP only. ``WC`` is no port test, ``EM`` one port, ``HI`` 1024:65535, ``LO`` 0:1023, ``AR``
-  another range.
+- Prefixes of a side are cut from a pool of addresses in clusters of neighbours, a few of them popular (Zipf). The pool
+  is as large as it takes to have the style's number of distinct prefixes. Those of different lengths hardly nest, but
+  in halves and quarters of the net.
+- Ports exist for TCP and UDP only. ``WC`` is no port test, ``EM`` one port, ``HI`` 1024:65535, ``AR`` another range.
 - More specific rules stand in front of wider ones, with some disorder; no two rules are equal. Verdicts alternate.
 
 Rules are boxes: uint32 arrays ``lo`` and ``hi`` of shape (n, 5), both ends included, in the order src, dst, sport,
 dport, proto. They differ from the generator's in that no rule carries flags, and that correlations between fields
-beyond prefix lengths are not drawn.
+beyond prefix lengths are not drawn. At 1k, 10k and 100k rules the numbers of distinct prefixes and ports are within
+1.3 times those of the originals, how deep prefixes nest and how many rules a packet matches within 1.7 (at 1k rules,
+where a handful of wide rules decides that, within 2.2); of ipc there was no original with 100k rules, and its prefixes
+go on there as from 1k to 10k.
 """
 
 from __future__ import annotations
@@ -31,9 +34,9 @@ Array = npt.NDArray[Any]
 
 TCP, UDP, ICMP, GRE, ESP = 6, 17, 1, 47, 50
 ANY = -1
-WELL_KNOWN = (80, 443, 25, 53, 21, 22, 23, 110, 143, 123, 161, 389, 445, 514, 1433, 1521, 1704, 1812, 3306, 3389, 5631,
-              7648, 8080)
-RANGES = ((1812, 1813), (109, 110), (137, 139), (20, 21), (6000, 6063), (2301, 2310), (1024, 5000), (161, 162))
+WELL_KNOWN = (80, 53, 25, 123, 22, 161, 443, 1521, 514, 69, 21, 23, 1433, 110, 143, 88, 162, 139, 389, 3306, 750, 5632)
+RANGES = ((109, 110), (20, 21), (1645, 1646), (20, 23), (1812, 1813), (33434, 33600), (5000, 5001))
+POOL_STEPS = 14
 
 
 @dataclass(frozen=True)
@@ -41,41 +44,57 @@ class Style:
     """What is typical of a kind of ruleset; shares in percent.
 
     Attributes:
-        lengths: (source, destination) prefix lengths.
+        pairs: (source, destination) prefix lengths that are frequent.
+        rest: of all other rules, the lengths of a side, drawn independently: source, destination.
         protocols: by number, ANY for no test.
         sports, dports: classes of port ranges, among rules for TCP and UDP.
-        pools: distinct addresses of a side for n rules: factor and exponent for the source, then for the destination.
+        numbers: how many single source ports, single destination ports and destination port ranges there are.
+        distinct: distinct prefixes (source, destination) by number of rules; in between they grow by a power.
         zipf: how much more popular some addresses are.
+        spread: neighbours differ in at most so many of their last bits.
     """
 
-    lengths: Mapping[tuple[int, int], float]
+    pairs: Mapping[tuple[int, int], float]
+    rest: tuple[Mapping[int, float], Mapping[int, float]]
     protocols: Mapping[int, float]
     sports: Mapping[str, float]
     dports: Mapping[str, float]
-    pools: tuple[float, float, float, float]
+    numbers: tuple[int, int, int]
+    distinct: Mapping[int, tuple[int, int]]
     zipf: float
+    spread: int
 
 
 STYLES: dict[str, Style] = {
     "acl": Style(
-        {(32, 32): 28, (31, 32): 14, (32, 31): 13, (31, 31): 5, (32, 30): 4, (23, 32): 3.6, (32, 22): 3.4,
-         (30, 32): 2.5, (31, 22): 2, (31, 23): 1.8, (24, 31): 1.7, (32, 24): 1.7, (32, 21): 1.2, (30, 23): 1.1,
-         (30, 22): 1, (24, 32): 0.9,
-         (28, 28): 4, (27, 24): 4, (0, 32): 2, (16, 24): 2, (8, 22): 1},
-        {TCP: 88, ANY: 8, ICMP: 3, UDP: 1}, {"WC": 100}, {"EM": 67, "WC": 22, "AR": 11}, (0.12, 1.1, 40, 0.32), 0.6),
+        {(32, 32): 28, (31, 32): 14.4, (32, 31): 13.5, (31, 31): 4.7, (32, 30): 3.7, (32, 22): 3.3, (23, 32): 3.2,
+         (31, 22): 2.2, (30, 32): 2.1, (31, 23): 2, (32, 24): 1.9, (24, 31): 1.6, (30, 22): 1.2, (30, 23): 1.1,
+         (32, 21): 1, (1, 0): 0.13, (0, 0): 0.1, (1, 1): 0.07, (0, 1): 0.06},
+        ({7: 1, 21: 1, 22: 15, 23: 26, 24: 16, 25: 4, 29: 6, 30: 4, 31: 12, 32: 10},
+         {0: 4, 1: 2, 2: 2, 3: 1, 4: 2, 5: 2, 6: 2, 7: 2, 8: 2, 9: 1, 14: 1, 15: 7, 16: 6, 17: 5, 20: 1, 21: 5, 22: 1,
+          23: 7, 24: 4, 25: 10, 26: 2, 27: 2, 28: 4, 29: 3, 30: 3, 31: 6, 32: 12}),
+        {TCP: 88, ANY: 8, ICMP: 3, UDP: 1}, {"WC": 100}, {"EM": 69, "WC": 19, "AR": 12}, (0, 73, 34),
+        {1_000: (100, 425), 10_000: (4_200, 760), 100_000: (99_000, 440)}, 0.6, 6),
     "fw": Style(
-        {(0, 31): 18, (0, 32): 14.5, (1, 32): 11.5, (1, 31): 6.8, (0, 30): 6.5, (31, 0): 4.5, (32, 0): 3.5,
-         (32, 1): 3.2, (2, 32): 2.7, (31, 1): 2, (32, 32): 2.2, (30, 0): 1.9, (1, 0): 1, (0, 0): 0.8, (0, 1): 1.1,
-         (31, 32): 0.9, (27, 0): 0.9, (32, 2): 0.8, (28, 0): 0.6, (28, 28): 5, (24, 30): 5, (30, 24): 4, (16, 29): 2.5},
+        {(0, 31): 18.7, (0, 32): 14.2, (1, 32): 11.6, (1, 31): 6.8, (0, 30): 6.6, (31, 0): 4.5, (32, 0): 3.4,
+         (32, 1): 3.2, (2, 32): 2.6, (31, 1): 2.1, (32, 32): 1.9, (30, 0): 1.8, (0, 1): 1},
+        ({0: 6, 1: 6, 7: 1, 8: 1, 11: 1, 12: 1, 15: 1, 16: 1, 20: 4, 21: 4, 22: 4, 23: 4, 24: 2, 25: 2, 26: 4, 27: 6,
+          28: 7, 29: 9, 30: 5, 31: 9, 32: 17},
+         {0: 37, 1: 19, 2: 5, 20: 1, 21: 4, 22: 2, 26: 1, 27: 3, 28: 5, 29: 3, 30: 3, 31: 8, 32: 9}),
         {TCP: 58, UDP: 32, GRE: 5, ICMP: 4, ANY: 1}, {"WC": 75, "EM": 16, "HI": 9}, {"EM": 70, "WC": 21, "HI": 9},
-        (0.5, 0.95, 0.9, 0.98), 0.3),
+        (10, 40, 1), {1_000: (125, 130), 10_000: (3_400, 6_600), 100_000: (26_000, 68_000)}, 0.3, 11),
     "ipc": Style(
-        {(32, 32): 8.5, (31, 32): 4, (23, 32): 3, (24, 32): 2.8, (32, 31): 2.6, (23, 24): 2.3, (25, 32): 2.2,
-         (24, 24): 2.1, (24, 31): 1.9, (0, 32): 1.7, (24, 25): 1.7, (0, 31): 1.7, (32, 24): 1.7, (25, 31): 1.5,
-         (1, 32): 1.5, (32, 25): 1.6, (24, 0): 1.7, (22, 25): 1.5, (0, 0): 0.3, (28, 28): 12, (27, 24): 10,
-         (30, 30): 10, (24, 16): 5, (16, 24): 5, (20, 28): 5, (28, 20): 5, (1, 0): 0.3, (22, 22): 3},
-        {UDP: 38, ANY: 32, TCP: 29, ICMP: 0.8, GRE: 0.1, ESP: 0.1}, {"WC": 70, "EM": 27, "AR": 2.6, "HI": 0.4},
-        {"WC": 34, "EM": 54, "HI": 8, "AR": 4}, (1.4, 0.75, 2, 0.8), 0.5),
+        {(32, 32): 7.6, (31, 32): 3.8, (23, 32): 3.1, (24, 32): 2.8, (32, 31): 2.6, (23, 24): 2.5, (25, 32): 2.4,
+         (24, 24): 2.1, (0, 32): 1.8, (24, 31): 1.7, (24, 25): 1.7, (0, 31): 1.6, (32, 24): 1.6, (25, 31): 1.5,
+         (1, 32): 1.5, (32, 25): 1.4, (24, 23): 1.3, (23, 0): 1.3, (24, 0): 1.3, (22, 25): 1.1, (0, 25): 1.1,
+         (23, 16): 1.1, (25, 23): 1, (24, 16): 1, (23, 25): 1, (31, 25): 1, (23, 26): 1, (22, 24): 1},
+        ({0: 7, 1: 7, 2: 1, 15: 3, 16: 6, 17: 6, 18: 2, 21: 2, 22: 8, 23: 8, 24: 7, 25: 7, 26: 8, 27: 5, 28: 3, 29: 2,
+          30: 3, 31: 8, 32: 7},
+         {0: 7, 1: 6, 2: 1, 14: 1, 15: 6, 16: 6, 17: 5, 21: 1, 22: 4, 23: 9, 24: 9, 25: 6, 26: 7, 27: 6, 28: 4, 29: 3,
+          30: 4, 31: 8, 32: 8}),
+        {UDP: 38, ANY: 32, TCP: 29, ICMP: 0.8, GRE: 0.1, ESP: 0.1}, {"WC": 71, "EM": 26, "AR": 2.6, "HI": 0.4},
+        {"WC": 32, "EM": 56, "HI": 8, "AR": 4}, (27, 45, 7),
+        {1_000: (255, 465), 10_000: (1_240, 2_750), 100_000: (6_000, 16_000)}, 0.5, 11),
 }
 """The styles by name."""
 
@@ -93,10 +112,10 @@ def generate(style: str, n: int, seed: int = 0) -> tuple[Array, Array]:
     """
     kind = STYLES[style]
     rng = np.random.default_rng([seed, n, sum(map(ord, style))])
-    sides = [_pool(rng, max(20, int(kind.pools[2 * i] * n ** kind.pools[2 * i + 1]))) for i in range(2)]
+    pools = [_pool(rng, kind, n, side) for side in range(2)]
     lo, hi = np.zeros((0, 5), np.uint32), np.zeros((0, 5), np.uint32)
     while len(lo) < n:
-        more = _rules(rng, kind, sides, n + n // 4 + 16)
+        more = _rules(rng, kind, pools, n)
         both = np.concatenate([np.concatenate([lo, more[0]]), np.concatenate([hi, more[1]])], axis=1)
         _, first = np.unique(both, axis=0, return_index=True)
         both = both[np.sort(first)]
@@ -107,49 +126,96 @@ def generate(style: str, n: int, seed: int = 0) -> tuple[Array, Array]:
     return np.ascontiguousarray(lo[order]), np.ascontiguousarray(hi[order])
 
 
-def _pool(rng: np.random.Generator, count: int) -> Array:
-    """Addresses in clusters: a site has some neighbours that differ in their last bits."""
-    sites = rng.integers(1 << 24, 224 << 24, max(4, count // 12), dtype=np.uint64)
-    near = (2 ** rng.integers(1, 12, count)).astype(np.uint64)
-    return ((sites[rng.integers(0, len(sites), count)] & ~np.uint64(2047)) + rng.integers(0, near)).astype(np.uint32)
+def _pool(rng: np.random.Generator, kind: Style, n: int, side: int) -> Array:
+    """Addresses of a side: as many as give n rules the style's number of distinct prefixes.
+
+    They lie in clusters: a site has some neighbours that differ in their last bits.
+    """
+    sizes = sorted(kind.distinct)
+    wanted = np.exp(np.interp(np.log(n), np.log(sizes), np.log([kind.distinct[size][side] for size in sizes])))
+    wanted *= n / min(max(n, sizes[0]), sizes[-1])  # beyond the sizes known, in proportion
+    sites = rng.integers(1 << 24, 192 << 24, max(4, 4 * n // 12), dtype=np.uint64)
+    near = (2 ** rng.integers(1, kind.spread + 1, 4 * n + 4)).astype(np.uint64)
+    site = sites[np.arange(len(near)) // 12 % len(sites)] & ~np.uint64(2047)
+    every = (site + rng.integers(0, near)).astype(np.uint32)
+    lengths = _lengths(rng, kind, n)[:, side]
+    spot = rng.random(n)
+    low, high = 1, len(every)
+    for _ in range(POOL_STEPS):
+        size = int((low * high) ** 0.5)
+        prefixes = _prefixes(rng, every[:size], kind.zipf, lengths, spot)
+        if len(np.unique(prefixes[0].astype(np.uint64) << np.uint64(32) | prefixes[1])) < wanted:
+            low = size
+        else:
+            high = size
+    return every[:high]
+
+
+def _prefixes(rng: np.random.Generator, pool: Array, zipf: float, lengths: Array, spot: Array) -> tuple[Array, Array]:
+    """Prefixes of some lengths, cut from addresses of a pool that are the more popular the earlier they stand."""
+    shares = np.cumsum(np.arange(1, len(pool) + 1) ** -zipf)
+    address = pool[np.searchsorted(shares, spot * shares[-1], "right").clip(0, len(pool) - 1)]
+    address = address ^ (lengths.astype(np.uint32) * np.uint32(2654435761) & np.uint32(0x0FFFF800))
+    address = np.where(lengths < 20, address & 0x1FFFFFFF | 0xC0000000, address)  # beside the longer ones, not around
+    free = ((1 << (32 - lengths).astype(np.uint64)) - 1).astype(np.uint32)
+    quarter = rng.integers(0, 4, len(lengths)).astype(np.uint32) << np.uint32(30)
+    address = np.where(lengths < 3, quarter, address)
+    return address & ~free, address | free
+
+
+def _lengths(rng: np.random.Generator, kind: Style, count: int) -> Array:
+    """Prefix lengths of the sides: int, shape (count, 2)."""
+    names, which = _draw(rng, dict(kind.pairs) | {(ANY, ANY): 100 - sum(kind.pairs.values())}, count)
+    lengths = np.array(names)[which]
+    for side, shares in enumerate(kind.rest):
+        names, which = _draw(rng, shares, count)
+        lengths[:, side] = np.where(lengths[:, side] == ANY, np.array(names)[which], lengths[:, side])
+    return lengths
+
+
+def _numbers(count: int, ranges: int) -> tuple[Array, Array]:
+    """Port numbers and port ranges of a style: known ones, then others of all sizes."""
+    rng = np.random.default_rng(count)
+    ports = np.concatenate([WELL_KNOWN, (2 ** rng.uniform(6, 15, count)).astype(int)])
+    first = (2 ** rng.uniform(10, 15, ranges)).astype(int)
+    wide = np.stack([first, first + rng.integers(1, 100, ranges)], axis=1)
+    return ports[:max(1, count)], np.concatenate([RANGES, wide])[:max(1, ranges)]
 
 
 def _draw(rng: np.random.Generator, shares: Mapping[Any, float], count: int) -> tuple[list[Any], Array]:
-    weights = np.array(list(shares.values()), float)
-    return list(shares), rng.choice(len(weights), count, p=weights / weights.sum())
+    """The keys, and which of them each of some rules has: as many as their shares say, in random order."""
+    bounds = np.cumsum(np.array(list(shares.values()), float))
+    spots = (np.arange(count) + rng.random()) / count * bounds[-1]
+    return list(shares), rng.permutation(np.searchsorted(bounds, spots, "right").clip(0, len(bounds) - 1))
 
 
-def _rules(rng: np.random.Generator, kind: Style, sides: list[Array], count: int) -> tuple[Array, Array]:
+def _popular(rng: np.random.Generator, among: Array, count: int) -> Array:
+    """Drawn from a list whose k-th member has a share in proportion to 1/k."""
+    shares = 1 / np.arange(1, len(among) + 1)
+    return among[rng.choice(len(among), count, p=shares / shares.sum())]
+
+
+def _rules(rng: np.random.Generator, kind: Style, pools: list[Array], count: int) -> tuple[Array, Array]:
     lo, hi = np.zeros((count, 5), np.uint32), np.zeros((count, 5), np.uint32)
-    names, which = _draw(rng, kind.lengths, count)
-    lengths = np.array(names)[which]
-    for side, pool in enumerate(sides):
-        ranks = np.arange(1, len(pool) + 1) ** -kind.zipf
-        address = pool[rng.choice(len(pool), count, p=ranks / ranks.sum())]
-        free = ((1 << (32 - lengths[:, side]).astype(np.uint64)) - 1).astype(np.uint32)
-        short = lengths[:, side] < 8  # a half or a quarter of the net: any of them
-        address = np.where(short, rng.integers(0, 1 << 32, count, dtype=np.uint64).astype(np.uint32), address)
-        lo[:, side], hi[:, side] = address & ~free, address | free
+    lengths = _lengths(rng, kind, count)
+    for side, pool in enumerate(pools):
+        lo[:, side], hi[:, side] = _prefixes(rng, pool, kind.zipf, lengths[:, side], rng.random(count))
     names, which = _draw(rng, kind.protocols, count)
     proto = np.array(names)[which]
     lo[:, 4], hi[:, 4] = np.where(proto == ANY, 0, proto), np.where(proto == ANY, 255, proto)
     ports = (proto == TCP) | (proto == UDP)
-    for column, shares in ((2, kind.sports), (3, kind.dports)):
+    for column, shares, numbers in ((2, kind.sports, kind.numbers[0]), (3, kind.dports, kind.numbers[1])):
         names, which = _draw(rng, shares, count)
         first, last = np.zeros(count, np.uint32), np.full(count, 65535, np.uint32)
+        single, ranges = _numbers(numbers, kind.numbers[2] if column == 3 else 5)
         for i, name in enumerate(names):
             here = which == i
             if name == "EM":
-                some = np.where(rng.random(count) < 0.6, np.array(WELL_KNOWN)[rng.integers(0, len(WELL_KNOWN), count)],
-                                rng.integers(1, 8000, count))
-                first[here] = last[here] = some[here]
+                first[here] = last[here] = _popular(rng, single, int(here.sum()))
             elif name == "AR":
-                some = np.array(RANGES)[rng.integers(0, len(RANGES), count)]
-                first[here], last[here] = some[here, 0], some[here, 1]
+                first[here], last[here] = _popular(rng, ranges, int(here.sum())).T
             elif name == "HI":
                 first[here] = 1024
-            elif name == "LO":
-                last[here] = 1023
         lo[:, column] = np.where(ports, first, 0)
         hi[:, column] = np.where(ports, last, 65535)
     return lo, hi
@@ -197,21 +263,37 @@ def measure(lo: Array, hi: Array) -> dict[str, Any]:
         "protocols": shares(int(a) if a == b else ANY for a, b in zip(lo[:, 4], hi[:, 4], strict=True)),
         "source ports": shares(port_class(*p) for p in zip(lo[:, 2].tolist(), hi[:, 2].tolist(), strict=True)),
         "destination ports": shares(port_class(*p) for p in zip(lo[:, 3].tolist(), hi[:, 3].tolist(), strict=True)),
-        "distinct prefixes": tuple(len(np.unique(np.stack([lo[:, i], hi[:, i]]), axis=1)[0]) for i in range(2)),
-        "nested in another": tuple(round(100 * _nested(lo[:, i], hi[:, i]), 1) for i in range(2)),
+        "distinct prefixes": tuple(len(_distinct(lo[:, i], hi[:, i])) for i in (0, 1)),
+        "distinct ports": tuple(len(_distinct(lo[:, i], hi[:, i])) for i in (2, 3)),
+        "prefixes around one": tuple(round(_depth(_distinct(lo[:, i], hi[:, i])), 2) for i in (0, 1)),
+        "rules around a packet": round(_overlap(lo, hi), 1),
     }
 
 
-def _nested(lo: Array, hi: Array) -> float:
-    """Share of the distinct prefixes that lie inside another one that is not the whole net."""
-    prefixes = sorted({(int(a), -int(b)) for a, b in zip(lo, hi, strict=True)})
-    inside, open_until = 0, -1
+def _distinct(lo: Array, hi: Array) -> list[tuple[int, int]]:
+    """Distinct intervals, the wider in front of those that begin alike."""
+    return [(a, -b) for a, b in sorted({(a, -b) for a, b in zip(lo.tolist(), hi.tolist(), strict=True)})]
+
+
+def _depth(prefixes: list[tuple[int, int]]) -> float:
+    """How many others a prefix lies in, on average."""
+    around: list[int] = []
+    total = 0
     for low, high in prefixes:
-        if (low, -high) == (0, 0xFFFFFFFF):
-            continue
-        inside += -high <= open_until
-        open_until = max(open_until, -high)
-    return inside / max(1, len(prefixes))
+        while around and around[-1] < low:
+            around.pop()
+        total += len(around)
+        around.append(high)
+    return total / max(1, len(prefixes))
+
+
+def _overlap(lo: Array, hi: Array, packets: int = 300) -> float:
+    """How many rules a packet matches that is drawn from a rule, on average."""
+    rng = np.random.default_rng(0)
+    which = rng.integers(0, len(lo), packets)
+    low, high = lo[which].astype(np.int64), hi[which].astype(np.int64)
+    points = low + (rng.random(low.shape) * (high - low + 1)).astype(np.int64)
+    return float(np.mean([((lo <= p) & (hi >= p)).all(axis=1).sum() for p in points]))
 
 
 def main() -> None:

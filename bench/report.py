@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 OURS = "fastpath"
+TIMES = "times"
+"""Unit of ratios: engine ``fastpath / PEER``, how many times better than the peer we are."""
 
 
 @dataclass(frozen=True)
@@ -24,26 +26,41 @@ class Row:
     remark: str = ""
 
 
+def ratios(rows: Sequence[Row]) -> dict[tuple[str, str, str, str, str], float]:
+    """How many times better than each peer we are, by group, unit, subject, variant and peer.
+
+    A ratio that was measured round by round is taken as it is; else it is that of the two figures.
+    """
+    measured = {(r.group, r.subject, r.variant, r.engine): r.value for r in rows if r.unit == TIMES}
+    ours = {(r.group, r.unit, r.subject, r.variant): r.value for r in rows if r.engine == OURS}
+    found = {}
+    for r in rows:
+        mine = ours.get((r.group, r.unit, r.subject, r.variant))
+        if r.engine.startswith(OURS) or not mine or not r.value:
+            continue
+        rate = r.unit.endswith("/s")
+        known = measured.get((r.group, r.subject, r.variant, f"{OURS} / {r.engine}")) if rate else None
+        found[r.group, r.unit, r.subject, r.variant, r.engine] = (
+            known if known is not None else mine / r.value if rate else r.value / mine)
+    return found
+
+
 def tables(rows: Sequence[Row]) -> str:
     """One Markdown table for each group and unit; behind the engines, how many times a peer we are."""
     parts = []
-    for group, unit in dict.fromkeys((r.group, r.unit) for r in rows):
+    times = ratios(rows)
+    for group, unit in dict.fromkeys((r.group, r.unit) for r in rows if r.unit != TIMES):
         here = [r for r in rows if (r.group, r.unit) == (group, unit)]
         engines = list(dict.fromkeys(r.engine for r in here))
-        peers = [e for e in engines if not e.startswith(OURS)] if OURS in engines else []
+        peers = [e for e in engines if any(key[:2] == (group, unit) and key[4] == e for key in times)]
         values = {(r.subject, r.variant, r.engine): r.value for r in here}
-        lines = [f"\n**{group}** ({unit})\n"]
         heads = ["", "", *engines, *(f"times {p}" for p in peers)]
-        lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+        lines = [f"\n**{group}** ({unit})\n", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
         for subject, variant in dict.fromkeys((r.subject, r.variant) for r in here):
-            cells = [subject, variant]
             found = [values.get((subject, variant, e)) for e in engines]
-            cells += ["" if v is None else number(v) for v in found]
-            ours = values.get((subject, variant, OURS))
-            for peer in peers:
-                theirs = values.get((subject, variant, peer))
-                better = (ours / theirs if unit.endswith("/s") else theirs / ours) if ours and theirs else None
-                cells.append("" if better is None else number(better))
+            cells = [subject, variant, *("" if v is None else number(v) for v in found)]
+            found = [times.get((group, unit, subject, variant, p)) for p in peers]
+            cells += ["" if v is None else f"**{number(v)}**" for v in found]
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
     return "\n".join(parts) + "\n"
@@ -68,7 +85,7 @@ def write(rows: Sequence[Row], remarks: Sequence[str], machine: dict[str, object
         import vl_convert
     except ImportError as error:
         return [*said, f"no charts: {error} (pip install '.[bench]')"]
-    drawn = _charts(altair, [asdict(r) for r in rows])
+    drawn = _charts(altair, rows)
     if drawn is None:
         return said
     spec = drawn.to_json()
@@ -77,25 +94,43 @@ def write(rows: Sequence[Row], remarks: Sequence[str], machine: dict[str, object
     return [*said, f"written: {folder}/results.html, results.png"]
 
 
-def _charts(alt: Any, rows: list[dict[str, Any]]) -> Any:
-    """Bars for rates by engine, lines for scaling; None where there are no rates."""
-    charts = []
-    rates = [r for r in rows if r["unit"].endswith("/s")]
-    for group in dict.fromkeys(r["group"] for r in rates):
-        here = [dict(r, row=f"{r['subject']}, {r['variant']}") for r in rates if r["group"] == group]
-        values = alt.Data(values=here)
-        if group.startswith("scaling"):
-            for r in here:
-                r["x"] = float(r["variant"].split()[0].replace(",", ""))
-            line = alt.Chart(values, title=group, width=520, height=240).mark_line(point=True)
-            charts.append(line.encode(
-                x=alt.X("x:Q", scale=alt.Scale(type="log"), title=group.removeprefix("scaling with ")),
-                y=alt.Y("value:Q", scale=alt.Scale(type="log"), title="million packets/s"),
-                color=alt.Color("subject:N", title=""), strokeDash=alt.StrokeDash("engine:N", title="")))
-        else:
-            bar = alt.Chart(values, title=group, width=520).mark_bar()
-            charts.append(bar.encode(
-                x=alt.X("value:Q", scale=alt.Scale(type="symlog"), title="million packets/s"),
-                y=alt.Y("row:N", sort=None, title=None), yOffset=alt.YOffset("engine:N", sort=None),
-                color=alt.Color("engine:N", sort=None, title="")))
-    return alt.vconcat(*charts).resolve_scale(color="independent") if charts else None
+def _charts(alt: Any, rows: Sequence[Row]) -> Any:
+    """A line of charts for each group of rates: the rates by engine, and how many times each peer we are."""
+    rates = [r for r in rows if r.unit.endswith("/s")]
+    times = ratios(rates + [r for r in rows if r.unit == TIMES])
+    lines = []
+    apart = dict.fromkeys(("color", "yOffset", "strokeDash"), "independent")
+    for group in dict.fromkeys(r.group for r in rates):
+        here = [_point(r.subject, r.variant, r.engine, r.value) for r in rates if r.group == group]
+        beside = [_point(subject, variant, peer, value)
+                  for (of, _, subject, variant, peer), value in times.items() if of == group]
+        draw = _lines if group.startswith("scaling") else _bars
+        charts = [draw(alt, here, group, "million packets/s", 520)]
+        if beside:
+            charts.append(draw(alt, beside, "how many times a peer", f"rate of {OURS} / rate of the peer", 300))
+        lines.append(alt.hconcat(*charts).resolve_scale(**apart))
+    return alt.vconcat(*lines).resolve_scale(**apart) if lines else None
+
+
+def _point(subject: str, variant: str, engine: str, value: float) -> dict[str, Any]:
+    number_of = variant.split()[0].replace(",", "") if variant else ""
+    return {"subject": subject, "row": f"{subject}, {variant}", "engine": engine, "value": value, "said": number(value),
+            "x": float(number_of) if number_of.isdigit() else None}
+
+
+def _lines(alt: Any, points: list[dict[str, Any]], title: str, unit: str, width: int) -> Any:
+    line = alt.Chart(alt.Data(values=points), title=title, width=width, height=240).mark_line(point=True)
+    return line.encode(
+        x=alt.X("x:Q", scale=alt.Scale(type="log"), title="number"),
+        y=alt.Y("value:Q", scale=alt.Scale(type="log"), title=unit),
+        color=alt.Color("subject:N", title=""), strokeDash=alt.StrokeDash("engine:N", title=""))
+
+
+def _bars(alt: Any, points: list[dict[str, Any]], title: str, unit: str, width: int) -> Any:
+    engines, rows = (list(dict.fromkeys(p[key] for p in points)) for key in ("engine", "row"))
+    step = alt.Step(11, **{"for": "offset"})
+    base = alt.Chart(alt.Data(values=points), title=title, width=width, height=step).encode(
+        x=alt.X("value:Q", scale=alt.Scale(type="symlog"), title=unit),
+        y=alt.Y("row:N", sort=rows, title=None), yOffset=alt.YOffset("engine:N", sort=engines))
+    bars = base.mark_bar().encode(color=alt.Color("engine:N", sort=engines, title=""))
+    return bars + base.mark_text(align="left", dx=3, fontSize=8).encode(text="said:N")

@@ -7,11 +7,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+import weakref
 from functools import lru_cache
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,29 +33,6 @@ HEADER = np.dtype({
 
 class UnavailableError(Exception):
     """rte_acl cannot be measured here; the message says why."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What the driver measured.
-
-    Attributes:
-        rule: rule ids, int32, -1 where nothing matched.
-        seconds: of each pass over all headers.
-        build_seconds, table_bytes: of the tables.
-        algorithm: the one that ran.
-    """
-
-    rule: Array
-    seconds: tuple[float, ...]
-    build_seconds: float
-    table_bytes: int
-    algorithm: str
-
-    @property
-    def median(self) -> float:
-        """Seconds of the median pass."""
-        return median(self.seconds)
 
 
 @lru_cache(maxsize=1)
@@ -84,38 +60,94 @@ def driver() -> Path:
     return program
 
 
-def classify(rules: FirstMatch, headers: Array, algorithm: str, rounds: int = 5, batch: int = BATCH) -> Timing:
-    """Classifies headers.
+class Classifier:
+    """A process with rte_acl's tables of some rules, which classifies when asked to; it ends with this object.
 
-    Args:
-        rules: boxes; address intervals that are no prefixes are cut into prefixes.
-        headers: uint32 of shape (n, 9), in the order of FIELDS.
-        algorithm: ``avx512``, ``avx2`` or ``scalar``.
-        rounds: passes that are timed, behind one that is not.
-        batch: headers of one call.
-
-    Raises:
-        UnavailableError: no driver, an algorithm that this processor lacks, or tables that rte_acl cannot build.
+    Attributes:
+        build_seconds, table_bytes: of the tables.
     """
-    program = driver()
-    at = np.zeros(len(headers), HEADER)
-    for i, name in enumerate(FIELDS):
-        at[name] = headers[:, i]
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [os.path.join(folder, name) for name in ("rules", "headers", "results")]
-        _records(rules).tofile(paths[0])
-        at.tofile(paths[1])
+
+    def __init__(self, rules: FirstMatch) -> None:
+        """Starts the process and builds the tables.
+
+        Args:
+            rules: boxes; address intervals that are no prefixes are cut into prefixes.
+
+        Raises:
+            UnavailableError: no driver, or tables that rte_acl cannot build.
+        """
         eal = ["-l", str(min(os.sched_getaffinity(0))), "--no-shconf", "--no-huge", "-m", "8192", "--no-pci",
                "--no-telemetry", "--log-level", "error", "--force-max-simd-bitwidth=512"]
-        done = subprocess.run([str(program), *eal, "--", *paths, algorithm, str(batch), str(rounds)],
-                              capture_output=True, text=True)
-        if done.returncode:
-            raise UnavailableError(f"rte_acl, {algorithm}: {done.stderr.strip().splitlines()[-1:] or done.returncode}")
-        found = np.fromfile(paths[2], np.uint32)
-    words = [line.split() for line in done.stdout.splitlines()]
-    built = next(w for w in words if w and w[0] == "build")
-    seconds = tuple(float(w[1]) for w in words if w and w[0] == "round")
-    return Timing(found.astype(np.int64).astype(np.int32) - 1, seconds, float(built[1]), int(built[2]), algorithm)
+        program = driver()
+        self._folder = tempfile.TemporaryDirectory()
+        self._errors = tempfile.TemporaryFile("w+")
+        path = self._path("rules")
+        _records(rules).tofile(path)
+        self._process = subprocess.Popen([str(program), *eal, "--", path], stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, stderr=self._errors, text=True)
+        weakref.finalize(self, _stop, self._process, self._folder)
+        words = self._answer("build").split()
+        self.build_seconds, self.table_bytes = float(words[0]), int(words[1])
+
+    def load(self, headers: Array) -> None:
+        """Takes headers, uint32 of shape (n, 9) in the order of FIELDS, which the next passes classify."""
+        at = np.zeros(len(headers), HEADER)
+        for i, name in enumerate(FIELDS):
+            at[name] = headers[:, i]
+        at.tofile(self._path("headers"))
+        self._ask(f"headers {self._path('headers')}")
+
+    def run(self, algorithm: str, batch: int = BATCH) -> float:
+        """One pass over all headers -> seconds.
+
+        Args:
+            algorithm: ``avx512``, ``avx2`` or ``scalar``.
+            batch: headers of one call.
+
+        Raises:
+            UnavailableError: an algorithm that this processor lacks.
+        """
+        return float(self._ask(f"pass {algorithm} {batch}"))
+
+    def found(self) -> Array:
+        """What the last pass found: rule ids, int32, -1 where nothing matched."""
+        self._ask(f"results {self._path('results')}")
+        return np.fromfile(self._path("results"), np.uint32).astype(np.int64).astype(np.int32) - 1
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder.name, name)
+
+    def _ask(self, line: str) -> str:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except OSError:  # it has ended; its last words say why
+            pass
+        return self._answer(line.split()[0])
+
+    def _answer(self, word: str) -> str:
+        """The rest of the next line that begins with a word."""
+        output: IO[str] | None = self._process.stdout
+        assert output is not None
+        for line in output:
+            first, _, rest = line.strip().partition(" ")
+            if first == word:
+                return rest
+            if first == "no":
+                raise UnavailableError(f"rte_acl: {rest}")
+        self._errors.seek(0)
+        raise UnavailableError(f"rte_acl has ended: {self._errors.read().strip().splitlines()[-1:]}")
+
+
+def _stop(process: subprocess.Popen[str], folder: tempfile.TemporaryDirectory[str]) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.close()
+    except OSError:
+        pass
+    process.wait()
+    folder.cleanup()
 
 
 def _records(rules: FirstMatch) -> Array:

@@ -1,16 +1,19 @@
 /*
  * Classifies headers with DPDK's rte_acl and says how long that took.
  *
- *   driver [EAL arguments] -- RULES HEADERS RESULTS ALGORITHM BATCH ROUNDS
+ *   driver [EAL arguments] -- RULES
  *
- * RULES:   records of 19 uint32: the low ends of 9 fields, their high ends, and the number that a match gives (not 0).
- *          The fields are src, dst (prefixes), sport, dport, proto, iif, oif, state,
- *          local (ranges). Earlier rules win.
- * HEADERS: records of struct header, in network byte order.
- * RESULTS: written; one uint32 a header, 0 where nothing matched.
+ * RULES: records of 19 uint32: the low ends of 9 fields, their high ends, and the number that a match gives (not 0).
+ * The fields are src, dst (prefixes), sport, dport, proto, iif, oif, state, local (ranges). Earlier rules win.
  *
- * The last line of the output is "build SECONDS BYTES", then one "round SECONDS" for each pass over all headers. Only
- * the calls of rte_acl_classify are timed. Its tables and the headers are put on huge pages, as DPDK would have them.
+ * Builds its tables and prints "build SECONDS BYTES". Then it does as the lines of its input say, and answers each:
+ *
+ *   headers PATH          reads records of struct header, in network byte order: "headers COUNT"
+ *   pass ALGORITHM BATCH  classifies all headers once, BATCH of them a call: "pass SECONDS", or "no REASON"
+ *   results PATH          writes what the last pass found, one uint32 a header, 0 where nothing matched: "results COUNT"
+ *
+ * So passes can take turns with what they are compared with. Only the calls of rte_acl_classify are timed. Its tables
+ * and the headers are put on huge pages, as DPDK would have them.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -148,7 +151,7 @@ static struct rte_acl_ctx *build(const uint32_t *words, size_t count)
 	return ctx;
 }
 
-static enum rte_acl_classify_alg algorithm(const char *name)
+static int algorithm(const char *name)
 {
 	if (strcmp(name, "avx512") == 0)
 		return RTE_ACL_CLASSIFY_AVX512X32;
@@ -156,45 +159,76 @@ static enum rte_acl_classify_alg algorithm(const char *name)
 		return RTE_ACL_CLASSIFY_AVX2;
 	if (strcmp(name, "scalar") == 0)
 		return RTE_ACL_CLASSIFY_SCALAR;
-	fail("the algorithm is avx512, avx2 or scalar");
-	return RTE_ACL_CLASSIFY_DEFAULT;
+	return -1;
+}
+
+static struct header *headers;
+static const uint8_t **data;
+static uint32_t *results;
+static size_t n;
+
+static void load(const char *path)
+{
+	free(headers);
+	free(data);
+	free(results);
+	headers = read_file(path, sizeof(struct header), &n);
+	data = malloc((n + 1) * sizeof(*data));
+	results = calloc(n + 1, sizeof(*results));
+	if (data == NULL || results == NULL)
+		fail("out of memory");
+	for (size_t i = 0; i < n; i++)
+		data[i] = (const uint8_t *)(headers + i);
+	printf("headers %zu\n", n);
+}
+
+static void pass(struct rte_acl_ctx *ctx, const char *name, size_t batch)
+{
+	int kind = algorithm(name);
+
+	if (kind < 0 || batch == 0 || rte_acl_set_ctx_classify(ctx, (enum rte_acl_classify_alg)kind) != 0) {
+		printf("no this processor or build lacks %s\n", name);
+		return;
+	}
+	double start = now();
+
+	for (size_t i = 0; i < n; i += batch)
+		rte_acl_classify(ctx, data + i, results + i, (uint32_t)(n - i < batch ? n - i : batch), 1);
+	printf("pass %.6f\n", now() - start);
+}
+
+static void save(const char *path)
+{
+	FILE *out = fopen(path, "wb");
+
+	if (out == NULL || fwrite(results, sizeof(*results), n, out) != n || fclose(out) != 0)
+		fail("cannot write the results");
+	printf("results %zu\n", n);
 }
 
 int main(int argc, char **argv)
 {
 	int eal = rte_eal_init(argc, argv);
+	char line[4096], word[4096];
+	size_t count, batch;
 
-	if (eal < 0 || argc - eal != 7)
-		fail("usage: driver [EAL arguments] -- RULES HEADERS RESULTS ALGORITHM BATCH ROUNDS");
-	argv += eal;
+	if (eal < 0 || argc - eal != 2)
+		fail("usage: driver [EAL arguments] -- RULES");
 	rte_memseg_list_walk(huge_pages, NULL);
 
-	size_t count, n;
-	uint32_t *rules = read_file(argv[1], WORDS * sizeof(uint32_t), &count);
-	struct header *headers = read_file(argv[2], sizeof(struct header), &n);
+	uint32_t *rules = read_file(argv[eal + 1], WORDS * sizeof(uint32_t), &count);
 	struct rte_acl_ctx *ctx = build(rules, count);
-	uint32_t *results = calloc(n + 1, sizeof(*results));
-	const uint8_t **data = malloc((n + 1) * sizeof(*data));
-	size_t batch = strtoul(argv[5], NULL, 10);
-	int rounds = atoi(argv[6]);
 
-	if (results == NULL || data == NULL || batch == 0)
-		fail("out of memory, or a batch of 0");
-	if (rte_acl_set_ctx_classify(ctx, algorithm(argv[4])) != 0)
-		fail("this processor or build lacks the algorithm");
-	for (size_t i = 0; i < n; i++)
-		data[i] = (const uint8_t *)(headers + i);
-	for (int round = -1; round < rounds; round++) { /* the first one warms up */
-		double start = now();
-
-		for (size_t i = 0; i < n; i += batch)
-			rte_acl_classify(ctx, data + i, results + i, (uint32_t)(n - i < batch ? n - i : batch), 1);
-		if (round >= 0)
-			printf("round %.6f\n", now() - start);
+	free(rules);
+	for (fflush(stdout); fgets(line, sizeof(line), stdin) != NULL; fflush(stdout)) {
+		if (sscanf(line, "headers %4095[^\n]", word) == 1)
+			load(word);
+		else if (sscanf(line, "pass %4095s %zu", word, &batch) == 2)
+			pass(ctx, word, batch);
+		else if (sscanf(line, "results %4095[^\n]", word) == 1)
+			save(word);
+		else
+			fail("a line is none of: headers PATH, pass ALGORITHM BATCH, results PATH");
 	}
-	FILE *out = fopen(argv[3], "wb");
-
-	if (out == NULL || fwrite(results, sizeof(*results), n, out) != n || fclose(out) != 0)
-		fail("cannot write the results");
 	return 0;
 }

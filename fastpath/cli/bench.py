@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fastpath.cli.compiling import compiling
 from fastpath.cli.values import parse_count
 
 ROUNDS = 5
@@ -41,7 +42,8 @@ def bench(
     from fastpath.packets import synth
 
     loaded = Host.load(host)
-    engine = compile(loaded)
+    with compiling() as building:
+        engine = compile(loaded, progress=building)
     engine.warm_up()
     rows = []
     for profile in PROFILES:

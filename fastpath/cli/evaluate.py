@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastpath.cli.compiling import compiling
 from fastpath.cli.values import parse_assumptions, parse_count
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def evaluate(
     source: Any = packets
     if synth is not None:
         source = made.stream(loaded, count, seed, synth.value)
-    engine = compile(loaded, table=table, chain=chain, assume=assumed)
+    with compiling() as building:
+        engine = compile(loaded, table=table, chain=chain, assume=assumed, progress=building)
     engine.warm_up()  # loading the kernels is not the packets' time
     with _progress() as progress:
         def show(done: int, total: int) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastpath.cli.compiling import compiling
 from fastpath.cli.values import parse_count
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def _engine_of(engine: EngineName) -> Callable[[Host], Evaluate]:
     def compiled(host: Host) -> Evaluate:
         import fastpath as fp
 
-        return fp.compile(host).evaluate
+        with compiling() as building:
+            return fp.compile(host, progress=building).evaluate
 
     def reference(host: Host) -> Evaluate:
         from fastpath.reference import evaluate

@@ -32,12 +32,15 @@ def warmup() -> None:
     from fastpath.engine import compile
     from fastpath.host.model import Host
     from fastpath.kernels._jit import FOLDER
+    from fastpath.packets import PacketBatch
     from fastpath.ruleset import parse_ruleset
 
     start = time.perf_counter()
     host = Host(parse_ruleset(RULES), complete=False)
     for config in (Config(), Config(structure="cross-product"), Config(structure="cross-product", max_table_bytes=0)):
-        compile(host, config=config).warm_up()
+        engine = compile(host, config=config)
+        engine.warm_up()
+        engine.evaluate(PacketBatch.from_columns({"iif": "eth0", "src": 1, "dst": 2, "proto": 6, "oif": "eth1"}, 2))
     seconds = time.perf_counter() - start
     held = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
     typer.echo(f"kernels ready after {seconds:.1f} s, {held / 1e6:.1f} MB in {FOLDER}")

@@ -35,7 +35,6 @@ from fastpath.kernels.layout import (
     F_TABLE,
     FATE_DNAT,
     FATE_HARD,
-    FATE_SNAT,
     K_DIRECT,
     K_TRIE,
     LINEAR,
@@ -111,7 +110,7 @@ def plan(arrays: Arrays, record_stage: Array) -> BulkPlan | None:
     stages = arrays["stages"]
     local = int(arrays["params"][P_LOCAL_STAGE])
     here = [0, local] if local else [0]
-    if any(not _possible(stages[s]) for s in here) or (len(here) > 1 and any(stages[s, S_LOOKUPS] for s in here)):
+    if here != _together(stages, here):
         return None
     ways: list[list[int]] = []
     while here:
@@ -119,14 +118,19 @@ def plan(arrays: Arrays, record_stage: Array) -> BulkPlan | None:
         following = sorted({
             int(s) for stage in here for s in np.unique(_records(arrays, record_stage, stage)[1][:, codes.R_NEXT])
             if s != codes.FINAL})
-        here = [s for s in following if _possible(stages[s])]
-        if len(here) > 1 and any(stages[s, S_LOOKUPS] for s in here):
-            here = here[:1] if not stages[here[0], S_LOOKUPS] else []
+        here = _together(stages, following)
     return _Planner(arrays, record_stage).run(ways)
 
 
-def _possible(stage: Array) -> bool:
-    return stage[S_KIND] != LINEAR and stage[S_LOOKUPS] <= 1
+def _together(stages: Array, wanted: Sequence[int]) -> list[int]:
+    """Those of some stages that a place can have: none that is walked, and one cross product at most."""
+    found: list[int] = []
+    for s in wanted:
+        lookups = int(stages[s, S_LOOKUPS])
+        taken = sum(int(stages[x, S_LOOKUPS]) for x in found)
+        if stages[s, S_KIND] != LINEAR and taken + lookups <= 1:
+            found.append(s)
+    return found
 
 
 def _records(arrays: Arrays, record_stage: Array, stage: int) -> tuple[Array, Array]:
@@ -171,44 +175,49 @@ class _Planner:
         ended = before.size if before is not None else 0
         stages = self.arrays["stages"]
         at = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
-        lookup = -1
-        first_leaf = 0
-        leaves = 0
-        if stages[here[0], S_LOOKUPS]:
-            lookup = int(stages[here[0], S_LOOKUP])
+        lookup, first_leaf, shifts = -1, 0, at
+        of_lookup = [s for s in here if stages[s, S_LOOKUPS]]
+        if of_lookup:
+            lookup = int(stages[of_lookup[0], S_LOOKUP])
             first_leaf = len(self.plan.leaves) // E_COLUMNS
-            leaves = self.leaves(here[0], len(own), ended)
+            shifts = self.leaves(here, at, ended)
         self.keep(own, before, following)
-        if whole:
-            levels = tuple(self.slots(here[0]))
-            base, roots = int(stages[here[0], S_ROWS]), (int(stages[here[0], S_ROOT]),)
-        else:
-            base = 0
-            levels, roots = self.joined(here, at, leaves or len(own), ended)
+        base = int(stages[here[0], S_ROWS]) if whole else 0
+        levels, roots = self.as_it_is(here[0]) if whole else self.joined(here, shifts, ended)
         return Place(tuple(here), levels, base, roots, lookup, first, len(own), len(own) + ended,
                      np.concatenate(numbers), first_leaf)
 
-    def leaves(self, stage: int, own: int, ended: int) -> int:
-        """Adds a stage's leaves, and one for each record that packets ended with before -> number of the former."""
-        begin = int(self.arrays["stages"][stage, S_LEAVES])
-        ends = [int(s) for s in self.arrays["stages"][:, S_LEAVES] if s > begin]
-        here = self.arrays["leaves"][begin:min(ends, default=len(self.arrays["leaves"]))]
+    def leaves(self, here: Sequence[int], at: Array, ended: int) -> Array:
+        """Adds the leaves of a place with a cross product: a stage's own, or one for each of its records, and one for
+        each record that packets ended with before -> where each stage's begin, and those of the latter."""
+        found, shifts = [], [0]
+        for stage, first, behind in zip(here, at, at[1:], strict=False):
+            if self.arrays["stages"][stage, S_LOOKUPS]:
+                begin = int(self.arrays["stages"][stage, S_LEAVES])
+                ends = [int(s) for s in self.arrays["stages"][:, S_LEAVES] if s > begin]
+                own = self.arrays["leaves"][begin:min(ends, default=len(self.arrays["leaves"]))].copy()
+                own[:, E_RECORD] += first
+            else:
+                own = np.zeros((behind - first, E_COLUMNS), np.int64)
+                own[:, E_RECORD] = np.arange(first, behind)
+            found.append(own)
+            shifts.append(shifts[-1] + len(own))
         more = np.zeros((ended, E_COLUMNS), np.int64)
-        more[:, E_RECORD] = own + np.arange(ended)
-        self.plan.leaves = np.concatenate([self.plan.leaves, here.reshape(-1), more.reshape(-1)])
-        return len(here)
+        more[:, E_RECORD] = at[-1] + np.arange(ended)
+        self.plan.leaves = np.concatenate([self.plan.leaves, *(f.reshape(-1) for f in found), more.reshape(-1)])
+        return np.array(shifts)
 
     def keep(self, own: Array, before: Place | None, following: Sequence[int]) -> None:
         """Adds what the records of a place mean."""
         kind = np.zeros(len(own), np.uint8)
         fast = own[:, codes.R_FAST]
-        kind[fast == 1], kind[fast == 2] = FATE_DNAT, FATE_SNAT
+        kind[fast == 1] = FATE_DNAT
         hard = (own[:, codes.R_EFFECTS] > 0) & (fast == 0)
         hard |= (own[:, codes.R_ALTS] > 0) | (own[:, codes.R_VERDICT] == Verdict.UNDECIDED)
         hard |= ~np.isin(own[:, codes.R_NEXT], [codes.FINAL, *following])
         kind[hard] = FATE_HARD
-        pool = self.arrays["pool"][:, 0]
-        natted = (kind == FATE_DNAT) | (kind == FATE_SNAT)
+        address = self.arrays["pool"][np.where(fast > 0, own[:, codes.R_DST], 0), 0]
+        dnat = np.stack([address, *(own[:, c] for c in (codes.R_DST_CLASS, codes.R_DPORT, codes.R_DPORT_CLASS))], 1)
         rule, oif = own[:, codes.R_RULE].copy(), own[:, codes.R_OIF].copy()
         if before is None:
             rule[rule == codes.KEEP_RULE] = -1
@@ -217,9 +226,8 @@ class _Planner:
         mine = {
             "verdict": own[:, codes.R_VERDICT].astype(np.uint8), "hook": own[:, codes.R_HOOK].astype(np.uint8),
             "rule": rule, "oif": oif, "walked": own[:, codes.R_WALKED].astype(np.uint32), "kind": kind,
-            "address": np.where(natted, pool[np.where(natted, own[:, codes.R_DST], 0)], 0).astype(np.uint32),
-            "dst_class": own[:, codes.R_DST_CLASS], "dport": own[:, codes.R_DPORT],
-            "dport_class": own[:, codes.R_DPORT_CLASS], "next": own[:, codes.R_NEXT],
+            "dnat": dnat.astype(np.int64), "next": own[:, codes.R_NEXT],
+            "source": np.where(fast == 2, address.astype(np.uint64), np.uint64(0xFFFFFFFF << 32)),
         }
         for name, values in mine.items():
             parts = self.columns.setdefault(name, [])
@@ -242,7 +250,13 @@ class _Planner:
             words[(following == stage) & (kind != FATE_HARD)] = root
         return words.astype(np.uint32)
 
-    def joined(self, here: Sequence[int], at: Array, leaves: int, ended: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def as_it_is(self, stage: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """(levels, roots) of a stage that stands alone."""
+        return tuple(self.slots(stage)), (int(self.arrays["stages"][stage, S_ROOT]),)
+
+    def joined(
+        self, here: Sequence[int], shifts: Array, ended: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Lays out the diagrams of a place over common levels -> (levels, roots).
 
         Sets ``carried``: the first of the words, one after the other, for records that packets ended with before.
@@ -251,9 +265,9 @@ class _Planner:
         levels = _common([[s for s in own if untouched(self.arrays, s) < 0] for own in slots])
         roots = [
             self.laid_out(stage, _aligned(own, levels, self.arrays), levels, int(shift))
-            for stage, own, shift in zip(here, slots, at, strict=False)
+            for stage, own, shift in zip(here, slots, shifts, strict=False)
         ]
-        carried = leaves + np.arange(ended, dtype=np.int64)
+        carried = int(shifts[-1]) + np.arange(ended, dtype=np.int64)
         for _ in levels:
             self.add(carried.astype(np.uint32))
             carried = self.size - ended + np.arange(ended, dtype=np.int64)
@@ -289,7 +303,7 @@ class _Planner:
         Args:
             aligned: for each layer its class count where it is tested, 0 where it is passed by, and -1 - class where
                 all packets have one class and the layer is left out.
-            shift: added to records.
+            shift: added to records, or to leaves.
         """
         row = self.arrays["stages"][stage]
         rows = self.arrays["rows"][row[S_ROWS]:]

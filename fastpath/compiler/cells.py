@@ -70,12 +70,16 @@ class _Pool:
 class Cells:
     """Collects the arrays of cross products.
 
+    A table of two keys that would be too large is searched as runs instead, and one of lists and rest classes is read
+    as lists.
+
     Attributes:
-        most: cells of two keys above which the runs are searched instead, and cells of lists and rest classes above
-            which the lists are read.
+        most: bytes that one such table may have, as 32-bit cells.
+        left: bytes that all that are still to come may have.
     """
 
     most: int
+    left: int
     lookups: list[list[int]] = field(default_factory=list)
     merges: list[list[int]] = field(default_factory=list)
     groups: list[list[int]] = field(default_factory=list)
@@ -101,9 +105,14 @@ class Cells:
         row[C_HOLDS], row[C_WORDS] = self.wide.add(words), words.shape[1]
         self.lookups.append(row)
 
+    def _fits(self, cells: int) -> bool:
+        return 4 * cells <= min(self.most, self.left)
+
     def _sized(self, values: npt.NDArray[Any]) -> tuple[int, int]:
         """(place, 1 where it is in the pool of 32-bit cells)."""
-        if not values.size or int(values.max()) < 1 << 16:
+        fits = not values.size or int(values.max()) < 1 << 16
+        self.left -= values.size * (2 if fits else 4)
+        if fits:
             return self.narrow.add(values), 0
         return self.wide.add(values), 1
 
@@ -116,7 +125,7 @@ class Cells:
             row[at], row[of_map] = slots[key.field], self.wide.add(key.places)
         if len(group.keys) == 2:
             rows, columns = (key.count for key in group.keys)
-            if rows * columns <= self.most:
+            if self._fits(rows * columns):
                 cells = np.empty((rows, columns), np.uint32)
                 build.fill_dense(group.run_start, group.run_column, group.run_list, cells)
                 row[G_WIDTH] = columns
@@ -128,7 +137,7 @@ class Cells:
                 self.wide.add(group.run_column)
                 self.wide.add(group.run_list)
                 row[G_TABLE_WIDE] = len(group.run_column)
-        if group.lists * built.rest <= self.most:
+        if self._fits(group.lists * built.rest):
             row[G_RESULT] = RESULT_DIRECT
             found = np.empty((group.lists, built.rest), np.uint32)
             build.first_holding(

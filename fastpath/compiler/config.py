@@ -15,18 +15,25 @@ STRUCTURES: tuple[Structure, ...] = ("cross-product", "diagram", "linear")
 class Config:
     """How large the tables of a host may become, and which structures are taken.
 
+    Compiling never fails for size. What meets a limit gets the next structure, with the same answers: a diagram gives
+    way to a cross product where the stage has a run of rules for one, else to the walk rule by rule.
+
     Attributes:
         structure: ``cross-product``, ``diagram`` or ``linear`` for that structure wherever it can stand, None for what
             is estimated to be fastest. ``linear`` is always possible; a stage that cannot have the structure asked
             for, or not within the limits, is linear.
         max_table_bytes: memory that tables may take to be faster. Tables whose size is a product (of two keys, of
-            lists and merged classes) and address maps stay below a share of it; where they would not, they take a
-            slower form that grows with the rules only.
-        max_words: 32-bit words of one stage's decision diagram.
+            lists and merged classes) stay below three quarters of it together, and each below half of it; an address
+            map below a sixteenth. Where they would not, they take a slower form that grows with the rules only (runs to
+            be searched, lists to be read, pages with a few changes). There is no limit for what has no smaller form:
+            records and lists, and rows of diagrams but for ``max_words``.
+        max_words: 32-bit words of one stage's decision diagram; beyond, it is given up.
         max_work: steps that may be taken to build it, one for each node and distinct class of its level, and one for
-            each term that a node keeps; a second or two of compilation for a million.
-        small_words, small_work: a diagram within these limits is taken without a look at anything else.
-        max_product: values of the product that small fields are merged into.
+            each term that a node keeps; a second or less of compilation for a million. Beyond, it is given up.
+        small_words, small_work: a diagram within these limits is taken without a look at anything else; where the stage
+            has runs of rules for cross products and the diagram is larger, they are taken out first.
+        max_product: values of the product that small fields are merged into; fields that do not fit are looked up one
+            by one.
         shortest_segment: rules of one chain in a row, each of which ends the walk through it, from which on they are
             looked up by a cross product of their own.
 
@@ -40,7 +47,7 @@ class Config:
     max_work: int = 4_000_000
     max_product: int = 1 << 14
     small_words: int = 1 << 19
-    small_work: int = 2_000_000
+    small_work: int = 4_000_000
     shortest_segment: int = 64
 
     def __post_init__(self) -> None:

@@ -156,11 +156,13 @@ def build(
     max_words: int,
     max_work: int,
     slack: int = 4,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Diagram:
     """The diagram of a stage.
 
     While it is built it may have `slack` times `max_words` words, because equal rows are found at the end.
+
+    `progress` is called with the part of the levels that is done, now and then.
 
     Raises:
         TooLargeError: it would need more than `max_words` words or `max_work` steps to build.
@@ -212,6 +214,8 @@ def build(
             numbers: dict[tuple[int, int], int] = {}
             children: list[tuple[int, int]] = []
             which: list[int] = []
+            if progress is not None and not len(nodes[depth]) & 63:
+                progress((depth + len(nodes[depth]) / len(waiting[depth])) / len(levels))
             masks = [mask]
             for step, known, certain in zip(here.steps[:-1], between[depth], sure_between[depth], strict=False):
                 masks = [strip(masks[way] & step.sets[number], known, certain) for way, number in step.ways]
@@ -232,8 +236,6 @@ def build(
             work += len(last.ways)
             if words > slack * max_words or work > max_work:
                 raise TooLargeError
-        if progress is not None:
-            progress(machine.stage.name, (depth + 1) / len(levels))
     machine.forget()
     finals = waiting[len(levels)]
 
@@ -246,6 +248,7 @@ def build(
             record_of[leaf] = len(leaves)
             leaves.append(leaf)
         target[-1][mask] = (len(levels), record_of[leaf])
+    machine.forget()
     rows = _Rows(len(levels), max_words)
     for depth in range(len(levels) - 1, -1, -1):
         for mask, (children, which) in nodes[depth].items():

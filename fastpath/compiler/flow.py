@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 from fastpath.compiler import targets
 from fastpath.compiler.fields import (
@@ -48,6 +48,9 @@ MUTATES: dict[int, tuple[str, ...]] = {
 }
 """The bases that each effect changes."""
 
+
+FEW = 8
+"""Answers of a builder's methods that are remembered: of one builder, in the main; those of older ones go."""
 
 OF_CONNECTION = (codes.CONNMARK, codes.MARK_RESTORE, codes.MARK_SAVE)
 """Effects that need a connection: none before conntrack has run."""
@@ -142,6 +145,7 @@ class Builder:
         self.routes = RouteMap(host)
         self.sysctls = {key for key, _ in host.sysctls}
         self.interfaces = interfaces or InterfaceTable.build(*interface_names(host))
+        self.on_rule: Callable[[], None] | None = None
         self.address_blocks: dict[tuple[str, str, int], str] = {}
         self.refs: dict[tuple[str, str, int], int] = {}
         for table in host.ruleset.tables:  # numbered as Ruleset.refs() does, without the text
@@ -151,7 +155,7 @@ class Builder:
 
     # ---------------------------------------------------------------------------------------- where packets go out
 
-    @cache  # noqa: B019
+    @lru_cache(maxsize=FEW)  # noqa: B019
     def _oif_by_destination(self, made_here: bool, alone: bool = False) -> dict[int, Values]:
         """Interface id -> destinations that leave by it (for a chain alone without those that stay here)."""
         found: dict[int, list[tuple[int, int]]] = {}
@@ -273,6 +277,8 @@ class Builder:
         for number, rule in enumerate(chain.rules, 1):
             ref = self.refs[table, chain.name, number]
             condition = rule_condition(rule, ref, context)
+            if self.on_rule is not None:
+                self.on_rule()
             ops.append(self.rule_op(table, rule, ref, condition, context, name, blocks))
         return Block(
             tuple(ops),
@@ -340,7 +346,7 @@ class Builder:
         blocks[key] = Block(found, Hook[context.hook])
         return key
 
-    @cache  # noqa: B019 (one builder lives as long as one compilation)
+    @lru_cache(maxsize=FEW)  # noqa: B019
     def _masquerade_addresses(self, made_here: bool, alone: bool) -> dict[int | None, Condition]:
         """Address that MASQUERADE takes -> the packets for which it does."""
         by_address: dict[tuple[int | None, int | None], list[tuple[int, int]]] = {}

@@ -76,9 +76,10 @@ class Walk:
     walked: int = 0
     path: tuple[int, ...] = ()
     done: Outcome | None = None
+    end: End | None = None
 
     def copy(self) -> Walk:
-        return Walk(self.stack, self.effects, self.oif, self.rule, self.walked, self.path, self.done)
+        return Walk(self.stack, self.effects, self.oif, self.rule, self.walked, self.path, self.done, self.end)
 
 
 FORGET = (Effect(codes.FORGET),)
@@ -90,6 +91,9 @@ TOUCHES = {
 """Effects that make the kernel route the host's own packet again, by the bit of ``touched``."""
 
 EGRESS_HOOKS = (Hook.FORWARD, Hook.OUTPUT, Hook.POSTROUTING)
+
+UNSET = -(1 << 40)
+"""An interface or a rule that a part of a walk does not set."""
 
 MOST_KNOWN = 200_000
 """Answers about blocks that are remembered."""
@@ -129,6 +133,8 @@ class Machine:
         self.firsts: dict[str, list[int]] = {}
         self.counted: dict[str, list[int]] = {}
         self.below: dict[str, int] = {}
+        self._walked: dict[tuple[str, int], Walk] = {}
+        self._plain: dict[str, bool] = {}
         self._known: dict[int, dict[tuple[str, int], tuple[int, bool, bool]]] = {}
         for key, block in stage.blocks.items():
             start = len(self.terms)
@@ -153,8 +159,9 @@ class Machine:
         return self._relevant_in(self.stage.root, alive, sure, known)[0]
 
     def forget(self) -> None:
-        """Lets go of what :meth:`relevant` has remembered."""
+        """Lets go of what is remembered."""
         self._known.clear()
+        self._walked.clear()
 
     def _below(self, key: str) -> int:
         """The terms of a block and of all that it reaches."""
@@ -266,11 +273,52 @@ class Machine:
                 break
         return plain, tuple(alternatives)
 
+    def _call(self, walk: Walk, chain: str, certain: int) -> bool:
+        """Walks a builtin chain of which all is certain, as it did before; False where that cannot be remembered."""
+        below = self._below(chain)
+        if chain not in self._plain:
+            self._plain[chain] = not self._touches(chain)
+        if not self._plain[chain] or not below & certain:
+            return False
+        key = (chain, below & certain)
+        part = self._walked.get(key)
+        if part is None:
+            part = Walk((Frame("", 0, ""), Frame(chain, 0, chain)), oif=UNSET, rule=UNSET)
+            self._steps(part, certain, 0, [], 1)
+            if len(self._walked) > MOST_KNOWN:
+                self._walked.clear()
+            self._walked[key] = part
+        walk.walked += part.walked
+        walk.path = (*walk.path, *part.path)
+        for effect in part.effects:
+            walk.effects = _followed_by(walk.effects, effect)
+        if part.oif != UNSET:
+            walk.oif = part.oif
+        if part.rule != UNSET:
+            walk.rule = part.rule
+        if part.end is not None:
+            self._finish(walk, part.end)
+        return True
+
+    def _touches(self, chain: str) -> bool:
+        """True where an effect below a chain depends on those before it."""
+        block = self.stage.blocks[chain]
+        return any(e.code == codes.TOUCH for op in block.ops for e in op.effects) or any(
+            self._touches(key) for key in {op.chain for op in block.ops if op.chain})
+
     def _run(self, walk: Walk, certain: int, perhaps: int, forks: list[tuple[int, Hook, Walk]]) -> Outcome:
         """Walks to the end. Undecided rules do not match; the walk in which each does is added to `forks`."""
+        self._steps(walk, certain, perhaps, forks, 0)
+        assert walk.done is not None
+        return walk.done
+
+    def _steps(
+        self, walk: Walk, certain: int, perhaps: int, forks: list[tuple[int, Hook, Walk]], depth: int
+    ) -> None:
+        """Walks on until it has ended, or no more than `depth` chains are open."""
         alive = certain | perhaps
         blocks = self.stage.blocks
-        while walk.done is None:
+        while walk.done is None and len(walk.stack) > depth:
             frame = walk.stack[-1]
             key, at, base = frame
             block = blocks[key]
@@ -286,12 +334,15 @@ class Machine:
             walk.walked += counted[index + 1] - counted[at]
             walk.stack = (*walk.stack[:-1], Frame(key, index + 1, base))
             if mask & certain:
+                if op.act is Act.CALL and not op.counted and not op.effects and op.oif is None and (
+                    not perhaps & self._below(op.chain) and self._call(walk, op.chain, certain)
+                ):
+                    continue
                 self._apply(walk, op, block)
             elif mask & perhaps and (op.act is not Act.NEXT or op.effects):
                 matched = walk.copy()
                 self._apply(matched, op, block)
                 forks.append((op.ref, block.hook, matched))
-        return walk.done
 
     def _untouched(self, walk: Walk, bit: int) -> bool:
         """True where only ops of this stage could have changed what TOUCH asks for, and none did."""
@@ -375,6 +426,7 @@ class Machine:
         kept = walk.oif
         if end.stage is None and (end.hook not in EGRESS_HOOKS or end.verdict is Verdict.UNDECIDED):
             kept = -1
+        walk.end = end
         walk.done = Outcome(
             end.verdict, end.hook, end.stage, walk.rule, kept, walk.effects, walk.walked, walk.path
         )

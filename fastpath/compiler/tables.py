@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ from fastpath.compiler.flow import MUTATES, Builder, conntrack_in_use
 from fastpath.compiler.machine import Machine
 from fastpath.compiler.plan import MOST_TERMS, plan
 from fastpath.compiler.program import Act, Stage
+from fastpath.compiler.progress import CompileProgress, Meter
 from fastpath.compiler.reach import Reach
 from fastpath.compiler.records import EffectPool, Records, short
 from fastpath.compiler.segments import MOST_RUNS, Expansion, Leaf, Segment, expansion, ranked
@@ -108,6 +110,9 @@ ACT_NUMBER = {act: i for i, act in enumerate(
 )}
 KEPT = ("mark", "sport", "flags", "src", "dst", "dport")
 """Result columns that are not written where no effect can change them, in the order of the kernel's bits."""
+
+SMALLER_PRODUCT = 256
+"""Combinations of small fields merged at a second attempt: more levels, and rows that are shorter."""
 
 MANY_TERMS = 3000
 """Terms of a stage above which one failed attempt at a diagram is enough."""
@@ -216,7 +221,8 @@ class _Packer:
     leaves: list[list[int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cells = Cells(self.config.max_table_bytes // 8)
+        most = self.config.max_table_bytes
+        self.cells = Cells(most // 2, most * 3 // 4)
         self.records = Records(self.effects)
 
     def add_map(self, table: npt.NDArray[np.uint16]) -> int:
@@ -490,14 +496,14 @@ class _Products:
         self.level: diagram.Level | None = None
         self.fields: set[Field] = set()
 
-    def begin(self, machines: Sequence[Machine]) -> None:
-        """Finds the product for some machines."""
+    def begin(self, machines: Sequence[Machine], limit: int) -> None:
+        """Finds the product, of at most `limit` combinations, for some machines."""
         used: dict[Field, int] = {}
         for machine in machines:
             for f in {f for term in machine.terms for f, _ in term.tests}:
                 used[f] = used.get(f, 0) + 1
         self.level = None
-        fixed = _pick_fixed(self.partitions, self.changing, used, self.config.max_product)
+        fixed = _pick_fixed(self.partitions, self.changing, used, limit)
         if fixed:
             combinations, class_of, members = _merge(machines, self.partitions, fixed)
             self.level = diagram.Level(len(self.packer.fields), tuple(fixed), members, combinations, class_of)
@@ -533,25 +539,29 @@ def compile_tables(
     assume: Mapping[str | int, str],
     given_oif: bool,
     config: Config,
-    progress: Callable[[str, float], None] | None = None,
+    progress: CompileProgress | None = None,
 ) -> Compiled:
     """Compiles one way of a host (routing decides the egress interface, or packets bring it)."""
+    meter = Meter(progress, sum(len(c.rules) for t in host.ruleset.tables for c in t.chains))
     with _collector_paused():
         builder = Builder(host, assume, given_oif, conntrack_in_use(host))
+        builder.on_rule = meter.rule
         if table is not None and chain is not None:
             stages = stages_of_chain(builder, table, chain)
         else:
             stages = stages_of_host(builder)
         if given_oif:
             stages = as_given(stages, builder.interfaces.names)
-        return compile_stages(builder, stages, config, progress)
+        return compile_stages(builder, stages, config, meter)
 
 
 def compile_stages(
-    builder: Builder, stages: Sequence[Stage], config: Config, progress: Callable[[str, float], None] | None = None
+    builder: Builder, stages: Sequence[Stage], config: Config, meter: Meter | None = None
 ) -> Compiled:
     """Tables of stages that are already cut; stages that are walked linearly keep their order, blocks and ops."""
     host = builder.host
+    meter = meter or Meter()
+    meter.fields()
     wanted: dict[Field, dict[object, None]] = {}
     for stage in stages:
         for block in stage.blocks.values():
@@ -573,16 +583,24 @@ def compile_stages(
 
     # First the diagrams that stay small as they are; what would not has its segments taken out.
     plans = plan(stages, config)
-    products.begin([p.machine for p in plans if p.diagram])
+    meter.stages({p.stage.name: len(p.machine.terms) + 20 for p in plans})
     diagrams: dict[str, diagram.Diagram | None] = {}
-    for planned in plans:
-        if planned.diagram:
-            diagrams[planned.stage.name] = _diagram(
-                planned.machine, products.level, partitions, slots, config, progress, small=bool(planned.runs))
-    if any(d is not None for d in diagrams.values()):
-        products.keep()
-    plans = [p if diagrams.get(p.stage.name) is not None else p.with_segments(i * MOST_RUNS, partitions, config)
-             for i, p in enumerate(plans)]
+    for limit in dict.fromkeys((config.max_product, min(config.max_product, SMALLER_PRODUCT))):
+        left = [p for p in plans if p.diagram and diagrams.get(p.stage.name) is None]
+        products.begin([p.machine for p in left], limit)
+        weights = _weights([p.machine for p in left])
+        found_here = False
+        for planned in left:
+            built = _diagram(planned.machine, products.level, partitions, slots, config, meter, weights,
+                             small=bool(planned.runs))
+            diagrams[planned.stage.name] = built
+            found_here |= built is not None
+        if found_here:
+            products.keep()
+    for i, planned in enumerate(plans):
+        if diagrams.get(planned.stage.name) is None:
+            plans[i] = planned.with_segments(i * MOST_RUNS, partitions, config)
+        meter.stage(planned.stage.name, 0.5)
     for planned in plans:
         for segment in planned.segments:
             n = len(segment.kinds) + 1
@@ -590,11 +608,12 @@ def compile_stages(
             slots[segment.field] = len(packer.fields)
             packer.add_field(partitions[segment.field], 0, extras)
     later = [p for p in plans if p.segments or (p.diagram and p.runs and diagrams[p.stage.name] is None)]
-    products.begin([p.machine for p in later])
+    products.begin([p.machine for p in later], config.max_product)
+    weights = _weights([p.machine for p in later])
     for planned in later:
         if len(planned.machine.terms) <= MOST_TERMS:
             diagrams[planned.stage.name] = _diagram(
-                planned.machine, products.level, partitions, slots, config, progress)
+                planned.machine, products.level, partitions, slots, config, meter, weights)
     if any(diagrams.get(p.stage.name) is not None for p in later):
         products.keep()
 
@@ -638,9 +657,17 @@ def compile_stages(
                 f for b in planned.stage.blocks.values() for op in b.ops for term in op.condition for f, _ in term.tests
             }
         packer.stages.append(row)
+        meter.stage(planned.stage.name, 1.0)
     for f in products.fields:
         packer.fields[slots[f]][F_SKIP] = int(f not in by_itself)
-    return _finish(packer, builder, stages, structures, partitions, slots, extras, changing)
+    compiled = _finish(packer, builder, stages, structures, partitions, slots, extras, changing)
+    meter.done()
+    return compiled
+
+
+def _weights(machines: Iterable[Machine]) -> dict[Field, int]:
+    """How many terms look at each field."""
+    return dict(Counter(f for machine in machines for term in machine.terms for f, _ in term.tests))
 
 
 def _diagram(
@@ -649,21 +676,23 @@ def _diagram(
     partitions: dict[Field, Partition],
     slots: Mapping[Field, int],
     config: Config,
-    progress: Callable[[str, float], None] | None,
+    meter: Meter,
+    weights: Mapping[Field, int],
     *,
     small: bool = False,
 ) -> diagram.Diagram | None:
-    """The smallest diagram among a few orders of the fields, or None where all are too large (or not `small`)."""
+    """The smallest diagram among a few orders of the fields, or None where all are too large (or not `small`).
+
+    Fields of greater weight come first: the same order in all stages, so that those which run side by side have
+    levels in common.
+    """
     most_words, most_work = (config.max_words, config.max_work) if not small else (
         min(config.max_words, config.small_words), min(config.max_work, config.small_work))
-    weight: dict[Field, int] = {}
-    for term in machine.terms:
-        for f, _ in term.tests:
-            weight[f] = weight.get(f, 0) + 1
-    alone = [f for f in weight if merged is None or f not in merged.fields]
+    used = {f for term in machine.terms for f, _ in term.tests}
+    alone = [f for f in weights if f in used and (merged is None or f not in merged.fields)]
     plain = {f: diagram.Level.of_field(slots[f], partitions[f]) for f in alone}
     first = [plain[f] for f in alone if f == Field("dst")]
-    rest = [plain[f] for f in sorted(alone, key=lambda f: (-weight[f], f)) if f != Field("dst")]
+    rest = [plain[f] for f in sorted(alone, key=lambda f: (-weights[f], f)) if f != Field("dst")]
     middle = [merged] if merged is not None else []
     best: diagram.Diagram | None = None
     for order in ([*first, *middle, *rest], [*middle, *first, *rest]):
@@ -671,7 +700,7 @@ def _diagram(
         try:
             found = diagram.build(
                 machine, order, partitions, max_words=limit, max_work=most_work, slack=1 if small else 4,
-                progress=progress,
+                progress=lambda part: meter.stage(machine.stage.name, 0.9 * part),
             )
         except TooLargeError:
             if best is None and (small or len(machine.terms) > MANY_TERMS):

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from fastpath.compiler.bulk import KEEP_OIF, BulkPlan, Place, untouched
 from fastpath.compiler.tables import KEPT, Compiled
+from fastpath.engine import memory
 from fastpath.engine.names import AS_GIVEN, interface_codes, read_only
 from fastpath.kernels import codes
 from fastpath.kernels import layout as at
@@ -96,6 +97,7 @@ class Program:
     uses: Counter[int] | None = None
     all_local: bool = False
     packed: bool = False
+    affects: list[int] = field(default_factory=list)
     counts: int = 0
     counted: list[tuple[int, int]] = field(default_factory=list)
 
@@ -251,7 +253,8 @@ class Program:
         if protocol == "icmp":
             return ~np.isin(v, [8, 13, 15, 17])
         loose = int(self.arrays["params"][at.P_TCP_LOOSE]) != 0
-        return ~(((v & 0x17) == 2) | (((v & 0x17) == 16) & loose))
+        begins: Array = ((v & 0x17) == 2) | (((v & 0x17) == 16) & loose)
+        return ~begins
 
     def product(self, row: int, found: Array) -> int:
         return self.sum(row, self.parts(found), int(found[at.F_TABLE]))
@@ -298,9 +301,15 @@ class Program:
         if groups[0][0] == ("auto",) and (codes_of := next((g for g in groups if g[0] == ("iif",)), None)):
             groups.remove(codes_of)
             groups[0] = ("auto", "iif"), np.concatenate([groups[0][1], codes_of[1]])
+        if [len(g[0]) for g in groups] == [2, 1] and groups[0][0][0] == "auto" and groups[1][0][0] in at.OCTETS:
+            (_, first), ((name,), second) = groups
+            where = self.add_small(second)
+            self.addend(row, ("auto", "iif"), first, plus=False)
+            if whole is not None:
+                self.passes[-1] = [at.OP_AUTO_PRODUCT, *self.passes[-1][1:6], where << 8 | self.octet(name), whole]
+                return row
+            return self.add(at.OP_BYTE, row, self.octet(name), where, 1)
         for i, (names, table) in enumerate(groups):
-            if whole is not None and i and i == len(groups) - 1 and len(names) == 1 and names[0] in at.OCTETS:
-                return self.add(at.OP_LAST_BYTE, row, self.octet(names[0]), self.add_small(table), whole)
             self.addend(row, names, table, plus=i > 0)
         return row if whole is None else self.add(at.OP_FINAL, row, whole)
 
@@ -358,8 +367,8 @@ class Program:
                 return
             if first >= 0 and of in WIDE_OF and kind == at.K_PAGES:
                 column = at.WIDES.index(self.column(WIDE_OF[of]))
-                self.add(at.OP_STEP_WORD, words, column, base, int(found[at.F_TABLE]), int(found[at.F_MASK]) & 0xFFFFFFFF,
-                         0, first)
+                mask = int(found[at.F_MASK]) & 0xFFFFFFFF
+                self.add(at.OP_STEP_WORD, words, column, base, int(found[at.F_TABLE]), mask, 0, first)
                 return
             row = self.classes(slot)
             op, _, a, b, c, d, width, whole = self.passes[-1]
@@ -377,9 +386,10 @@ class Program:
         found: list[int] = []
         for number, place in enumerate(self.plan.places):
             words = self.new_row()
-            kinds, merged = {}, -1
+            kinds: dict[int, int] = {}
+            merged = -1
             if place.lookup >= 0:
-                merged, kinds = self.segment(place, words, foldable=number == 0)
+                merged, kinds = self.segment(place, words, foldable=number == 0 and len(place.stages) == 1)
             if place.lookup < 0 or kinds:
                 self.walk(place, words, kinds, found)
             if kinds:
@@ -387,13 +397,14 @@ class Program:
             found.append(words)
             if (self.plan.columns["kind"][place.first:place.first + place.own] != at.FATE_PLAIN).any():
                 params = self.arrays["params"]
-                dst, dport = int(params[at.P_DST_SLOT]), int(params[at.P_DPORT_SLOT])
-                unused = 0
+                dst, dport = (self.row_of.get(int(params[p]), -1) for p in (at.P_DST_SLOT, at.P_DPORT_SLOT))
+                unread = self.new_row() if min(dst, dport) < 0 else 0
                 proto = self.constant("proto")
                 if proto is None:
                     self.column("proto")
-                self.add(at.OP_AFFECT, words, place.first, 7, self.row_of.get(dst, unused),
-                         self.row_of.get(dport, unused), proto or 0)
+                self.affects.append(len(self.passes))
+                self.add(at.OP_AFFECT, words, place.first, 4 if proto is None else 0, dst if dst >= 0 else unread,
+                         dport if dport >= 0 else unread, proto or 0)
         return found
 
     def walk(self, place: Place, words: int, kinds: dict[int, int], before: list[int]) -> None:
@@ -401,11 +412,19 @@ class Program:
         levels = list(place.levels)
         first = -1
         if before:
-            earlier = self.plan.places[len(before) - 1]
-            self.add(at.OP_ENTER, words, before[-1], earlier.first)
+            earlier = self.plan.places[len(before) - 1].first
+            if levels and levels[0] not in kinds:
+                row = self.classes(levels.pop(0))
+                self.add(at.OP_STEP_ENTERING, words, row, place.base, before[-1], earlier)
+            else:
+                self.add(at.OP_ENTER, words, before[-1], earlier)
         elif len(place.roots) > 1 and (roots := self.by_code(place)) is not None:
             self.column("iif")
-            self.add(at.OP_ENTER_BY_CODE, words, self.add_enter(roots))
+            where = self.add_enter(roots)
+            if levels and levels[0] not in kinds:
+                self.add(at.OP_STEP_BY_CODE, words, self.classes(levels.pop(0)), place.base, where)
+            else:
+                self.add(at.OP_ENTER_BY_CODE, words, where)
         else:
             root = place.roots[1 if len(place.roots) > 1 and self.all_local else 0]
             if levels and root >> 31:
@@ -513,7 +532,8 @@ class Program:
             words = rows[(words & 0x7FFFFFFF) + np.where(words >> 31, classes, 0)].astype(np.int64)
         leaves = self.plan.leaves.reshape(-1, at.E_COLUMNS)[place.first_leaf + words]
         ranks = self.arrays["cells32"][leaves[:, at.E_RANKS] + ops].astype(np.int64)
-        return (leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])).astype(np.uint32)
+        records: Array = leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])
+        return records.astype(np.uint32)
 
     # ------------------------------------------------------------------------------------------------- results
 
@@ -522,28 +542,31 @@ class Program:
         n = len(self.packets)
         written = self.compiled.written
         columns: dict[str, Array] = {}
-        early: list[list[int]] = []
-        passes, self.passes = self.passes, early
+        passes, self.passes = self.passes, []
+        for place in self.affects:
+            passes[place][3] |= ("dst" in wanted) * 1 | ("dport" in wanted) * 2
         for name in at.COPIED:
             if name not in wanted or name not in written:
                 continue
-            dtype = next(c.dtype for c in RESULT_COLUMNS if c.name == name)
             value = self.constant(name)
-            if value is not None:
-                columns[name] = np.full(n, value, dtype)
-            else:
-                columns[name] = np.empty(n, dtype)
-                self.column(name)
+            if value is not None and name != "src":
+                columns[name] = memory.full(n, value, _DTYPES[name])
+                continue
+            columns[name] = memory.empty(n, _DTYPES[name])
+            self.column(name)
+            if name != "src":
                 self.add(at.OP_COPY, 0, at.COPIED.index(name))
-        self.passes = [*early, *passes]
+        self.passes += passes
         if "flags" in wanted and "flags" in written:
-            columns["flags"] = np.zeros(n, np.uint8)
+            columns["flags"] = memory.full(n, 0, "uint8")
         last, place = records[-1], self.plan.places[-1]
+        if "src" in columns:
+            self.add(at.OP_SOURCES, last, place.first)
         given = int(self.compiled.given_oif and self.constant("oif") is None)
         of_rule, of_oif = self.kept("rule", codes.KEEP_RULE), self.kept("oif", KEEP_OIF)
         for name in ("verdict", "hook", "rule", "oif", "rules_walked"):
             if name in wanted:
-                columns[name] = np.empty(n, _DTYPES[name])
+                columns[name] = memory.empty(n, _DTYPES[name])
         if given and "oif" in wanted:
             self.column("oif")
         if {"verdict", "hook", "rule", "oif"} <= set(wanted) and len(of_rule) == len(of_oif) == 1:
@@ -580,7 +603,7 @@ class Program:
         found: list[tuple[int, bool]] = []
         for number in range(len(self.plan.places) - 1, -1, -1):
             place = self.plan.places[number]
-            values = self.plan.columns[name][place.first:place.first + place.own]
+            values = self.plan.columns[name][place.first:place.first + place.size]
             keeps = number > 0 and bool((values == mark).any())
             found.append((number, keeps))
             if not keeps:
@@ -595,7 +618,7 @@ class Program:
         oif[means["oif"] == KEEP_OIF] = KEEP_CODE
         if self.compiled.given_oif and (value := self.constant("oif")) is not None:
             oif[oif == AS_GIVEN] = value
-        packed = np.zeros(1, np.uint64)
+        packed: Array = np.zeros(1, np.uint64)
         if self.packed:
             packed = means["rule"].astype(np.uint32).astype(np.uint64) | oif.astype(np.uint16).astype(np.uint64) << 32
             packed |= means["verdict"].astype(np.uint64) << 48 | means["hook"].astype(np.uint64) << 56
@@ -603,7 +626,7 @@ class Program:
             packed=read_only(packed), enter=read_only(np.concatenate(self.enter)), oif=read_only(oif),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
             **{name: read_only(means[name]) for name in (
-                "verdict", "hook", "rule", "walked", "kind", "address", "dst_class", "dport", "dport_class")},
+                "verdict", "hook", "rule", "walked", "kind", "dnat", "source")},
         )
 
 

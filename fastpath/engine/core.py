@@ -21,6 +21,7 @@ import numpy as np
 
 from fastpath.compiler import tables as compiler_tables
 from fastpath.compiler.config import Config
+from fastpath.compiler.progress import CompileProgress
 from fastpath.compiler.tables import KEPT, Compiled, compile_tables
 from fastpath.engine.bulk import run_bulk
 from fastpath.engine.runner import ALL, Array, Run, Runner, along_paths
@@ -83,7 +84,7 @@ class Engine:
         found = self.routed or self.given
         return dict(zip(found.stages, found.structures, strict=True)) if found is not None else {}
 
-    def _compiled(self, given_oif: bool) -> Compiled:
+    def _compiled(self, given_oif: bool, progress: CompileProgress | None = None) -> Compiled:
         with self._lock:
             found = self.given if given_oif else self.routed
             if found is None:
@@ -93,7 +94,7 @@ class Engine:
                 try:
                     found = compile_tables(
                         self.host, table=self.table, chain=self.chain, assume=self.assume, given_oif=given_oif,
-                        config=self.config,
+                        config=self.config, progress=progress,
                     )
                 except RecursionError:
                     raise CompileError("chains nest too deeply to be compiled: some hundred jumps at most") from None
@@ -331,6 +332,7 @@ def compile(  # noqa: A001 (the public name, as in re.compile)
     chain: str | None = None,
     assume: Mapping[str | int, str] | None = None,
     config: Config | None = None,
+    progress: CompileProgress | None = None,
 ) -> Engine:
     """Compiles a host into decision tables.
 
@@ -339,7 +341,9 @@ def compile(  # noqa: A001 (the public name, as in re.compile)
         table, chain: evaluate this one chain alone instead of the whole path.
         assume: what to assume of undecided matches: module name or rule id -> ``match``, ``no-match`` or
             ``column:NAME`` (a boolean column of the packets).
-        config: size limits.
+        config: size limits, and which structures are taken.
+        progress: called now and then with what is being done (``rules``, ``values``, ``stage NAME``, ``tables``) and
+            the part of the whole that is done, from 0 to 1; the latter is an estimate that never falls.
 
     Raises:
         CompileError: no such chain, or an assumption that is none of the three.
@@ -363,6 +367,6 @@ def compile(  # noqa: A001 (the public name, as in re.compile)
     engine = Engine(
         host, host.ruleset.refs(), host.complete, None, None, config or Config(), checked, table, chain
     )
-    engine._compiled(given_oif=not host.complete and chain not in ("PREROUTING", "INPUT"))
+    engine._compiled(not host.complete and chain not in ("PREROUTING", "INPUT"), progress)
     engine.compile_seconds = time.perf_counter() - started
     return engine

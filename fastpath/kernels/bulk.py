@@ -32,10 +32,10 @@ from fastpath.kernels.layout import (
     COL_SRC,
     COL_STATE,
     COL_TCP_FLAGS,
-    FATE_DNAT,
     FATE_HARD,
     OP_AFFECT,
     OP_AUTO,
+    OP_AUTO_PRODUCT,
     OP_BYTE,
     OP_CODE,
     OP_CODES,
@@ -51,7 +51,6 @@ from fastpath.kernels.layout import (
     OP_HALF,
     OP_HOOK,
     OP_ICMP,
-    OP_LAST_BYTE,
     OP_LISTS,
     OP_LOOK_UP,
     OP_MERGE,
@@ -62,7 +61,10 @@ from fastpath.kernels.layout import (
     OP_RANKED,
     OP_RULE,
     OP_RUNS,
+    OP_SOURCES,
     OP_STEP,
+    OP_STEP_BY_CODE,
+    OP_STEP_ENTERING,
     OP_STEP_HALF,
     OP_STEP_MIXED,
     OP_STEP_OCTET,
@@ -146,9 +148,16 @@ def _auto(
 
 
 @helper
-def _last_byte(table: Any, of_all: Any, column: Any, row: Any) -> None:
-    for k in range(len(column)):
-        row[k] = of_all[row[k] + np.uint32(table[column[k]])]
+def _auto_product(
+    table: Any, tcp: Any, icmp: Any, codes_table: Any, octet_table: Any, of_all: Any, state: Any, proto: Any,
+    flags: Any, kind: Any, codes: Any, octet: Any, row: Any
+) -> None:
+    """As :func:`_auto` with another byte, and the class of their product."""
+    shift, one = np.uint32(10), np.uint32(1)
+    for k in range(len(state)):
+        at = (np.uint32(state[k]) << shift) + np.uint32(proto[k]) + np.uint32(tcp[flags[k]]) + np.uint32(icmp[kind[k]])
+        place = np.uint32(table[at]) + np.uint32(codes_table[np.uint32(np.uint32(codes[k]) + one)])
+        row[k] = of_all[place + np.uint32(octet_table[octet[k]])]
 
 
 @helper
@@ -194,6 +203,21 @@ def _step(rows: Any, first: Any, classes: Any, m: Any, words: Any) -> None:
     else:
         for k in range(m):
             words[k] = _next(rows, words[k], classes[k])
+
+
+@helper
+def _step_entering(rows: Any, enter: Any, before: Any, classes: Any, m: Any, words: Any) -> None:
+    """The first level of a place, from where the records of the place before lead."""
+    for k in range(m):
+        words[k] = _next(rows, enter[before[k]], classes[k])
+
+
+@helper
+def _step_by_code(rows: Any, enter: Any, codes: Any, classes: Any, words: Any) -> None:
+    """The first level of a place that packets enter at roots by their interface."""
+    one = np.uint32(1)
+    for k in range(len(codes)):
+        words[k] = _next(rows, enter[np.uint32(np.uint32(codes[k]) + one)], classes[k])
 
 
 @helper
@@ -328,15 +352,27 @@ def _added(table: Any, words: Any, m: Any, plus: Any, out: Any) -> None:
 
 @helper
 def _count(words: Any, length: Any, m: Any, counts: Any) -> None:
-    """Four arrays of counts in turn: packets of one record do not wait for each other."""
-    lanes, size = np.uint64(counts.shape[0] - 1), np.uint64(counts.shape[1])
-    flat = counts.reshape(counts.size)
+    """Packets and bytes by record; in four arrays in turn, so that packets of one record do not wait for each other."""
+    lanes = counts.shape[0]
+    first, second = counts[0], counts[lanes >> 2]
+    third, fourth = counts[lanes >> 1], counts[lanes - 1]
+    whole = m & ~3
     if len(length) >= m:
-        for k in range(m):
-            flat[(np.uint64(k) & lanes) * size + np.uint64(words[k])] += 1 << 40 | np.int64(length[k])
+        for k in range(0, whole, 4):
+            first[words[k]] += 1 << 40 | np.int64(length[k])
+            second[words[k + 1]] += 1 << 40 | np.int64(length[k + 1])
+            third[words[k + 2]] += 1 << 40 | np.int64(length[k + 2])
+            fourth[words[k + 3]] += 1 << 40 | np.int64(length[k + 3])
+        for k in range(whole, m):
+            first[words[k]] += 1 << 40 | np.int64(length[k])
     else:
-        for k in range(m):
-            flat[(np.uint64(k) & lanes) * size + np.uint64(words[k])] += 1 << 40
+        for k in range(0, whole, 4):
+            first[words[k]] += 1 << 40
+            second[words[k + 1]] += 1 << 40
+            third[words[k + 2]] += 1 << 40
+            fourth[words[k + 3]] += 1 << 40
+        for k in range(whole, m):
+            first[words[k]] += 1 << 40
 
 
 @helper
@@ -360,6 +396,14 @@ def _as_given(given: Any, mark: Any, out: Any) -> None:
 def _walked(first: Any, second: Any, a: Any, b: Any, m: Any, out: Any) -> None:
     for k in range(m):
         out[k] = first[a[k]] + second[b[k]]
+
+
+@helper
+def _sources(sources: Any, words: Any, column: Any, out: Any) -> None:
+    """Source addresses after NAT: bits that stay are in the high half of what a record says, the others in the low."""
+    for k in range(len(column)):
+        source = sources[words[k]]
+        out[k] = np.uint32(column[k] & np.uint32(source >> np.uint64(32)) | np.uint32(source & np.uint64(0xFFFFFFFF)))
 
 
 @helper
@@ -404,6 +448,10 @@ def bulk(
             a, b, c, d = program[p, P_A], program[p, P_B], program[p, P_C], program[p, P_D]
             if op == OP_STEP:
                 _step(steps[b:], program[p, P_F], rows[a], m, row)
+            elif op == OP_STEP_ENTERING:
+                _step_entering(steps[b:], fates.enter[d:], rows[c], rows[a], m, row)
+            elif op == OP_STEP_BY_CODE:
+                _step_by_code(steps[b:], fates.enter[c:], interfaces[COL_IIF][b0:e], rows[a], row)
             elif op == OP_STEP_OCTET:
                 _step_narrow(steps[b:], program[p, P_F], small[c:], octets[a][b0:e], row)
             elif op == OP_STEP_HALF:
@@ -429,8 +477,12 @@ def bulk(
             elif op == OP_AUTO:
                 _auto(small[a:], small[b:], small[c:], small[d:], octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e],
                       octets[COL_TCP_FLAGS][b0:e], octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], row)
-            elif op == OP_LAST_BYTE:
-                _last_byte(small[b:], small[c:], octets[a][b0:e], row)
+            elif op == OP_AUTO_PRODUCT:
+                octet = octets[program[p, P_E] & 255][b0:e]
+                _auto_product(
+                    small[a:], small[b:], small[c:], small[d:], small[program[p, P_E] >> 8:], small[program[p, P_F]:],
+                    octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e], octets[COL_TCP_FLAGS][b0:e],
+                    octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], octet, row)
             elif op == OP_FINAL:
                 _table(small[a:], row, m, row)
             elif op == OP_HALF:
@@ -504,36 +556,27 @@ def bulk(
                     row[hard[j] - b0] = np.uint32(b)
                 _count(row, halves[2][b0:e] if c else halves[2][0:0], m,
                        counts[a:a + d * (b + 1)].reshape(d, b + 1))
+            elif op == OP_SOURCES:
+                _sources(fates.source[a:], row, wides[COL_SRC][b0:e], o.src[b0:e])
             elif op == OP_AFFECT:
-                kinds = fates.kind[a:]
-                many = _affected(kinds, row, m, found)
-                src, dst, dport = o.src[b0:e], o.dst[b0:e], o.dport[b0:e]
-                of_src, of_dst, of_dport = len(src) == m and b & 1, len(dst) == m and b & 2, len(dport) == m and b & 4
+                many = _affected(fates.kind[a:], row, m, found)
+                dst, dport = o.dst[b0:e], o.dport[b0:e]
                 dst_row, dport_row = rows[c], rows[d]
                 proto = protos[b0:e]
+                kinds, dnat = fates.kind[a:], fates.dnat[a:]
                 for j in range(many):
                     k = np.uint64(found[j])
-                    r = np.uint64(row[k]) + np.uint64(a)
-                    kind = fates.kind[r]
-                    if kind == FATE_HARD:
+                    r = np.uint64(row[k])
+                    if kinds[r] == FATE_HARD:
                         hard[hards] = b0 + np.int64(k)
                         hards += 1
                         continue
-                    address = fates.address[r]
-                    if kind != FATE_DNAT:
-                        if of_src:
-                            src[k] = address
-                        continue
-                    if of_dst:
-                        dst[k] = address
-                    to = fates.dst_class[r]
-                    if to >= 0:
-                        dst_row[k] = to
-                    port = fates.dport[r]
-                    if port >= 0 and has_ports(proto[k] if len(proto) == m else program[p, P_E]):
-                        if of_dport:
+                    if b & 1:
+                        dst[k] = np.uint32(dnat[r, 0])
+                    dst_row[k] = dnat[r, 1]
+                    port = dnat[r, 2]
+                    if port >= 0 and has_ports(proto[k] if b & 4 else program[p, P_E]):
+                        if b & 2:
                             dport[k] = port
-                        to = fates.dport_class[r]
-                        if to >= 0:
-                            dport_row[k] = to
+                        dport_row[k] = dnat[r, 3]
     return hards

@@ -92,11 +92,11 @@ CT_INVALID, CT_UNTRACKED = 4, 5
 
 # Passes of the bulk kernel (``bulk.py``): what they write is a row of classes, places, words or records, or a column.
 (
-    OP_STEP, OP_STEP_OCTET, OP_STEP_HALF, OP_STEP_WORD, OP_STEP_MIXED, OP_BYTE, OP_PAIR, OP_CODE, OP_CODES,
-    OP_PAIR_CODES, OP_AUTO, OP_LAST_BYTE, OP_FINAL, OP_HALF, OP_WORD, OP_RANK, OP_ICMP, OP_CONSTANT, OP_ENTER,
-    OP_ENTER_BY_CODE, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT, OP_LISTS, OP_RANKED, OP_FATES, OP_VERDICT,
-    OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY, OP_COUNT, OP_AFFECT,
-) = range(37)
+    OP_STEP, OP_STEP_ENTERING, OP_STEP_BY_CODE, OP_STEP_OCTET, OP_STEP_HALF, OP_STEP_WORD, OP_STEP_MIXED, OP_BYTE,
+    OP_PAIR, OP_CODE, OP_CODES, OP_PAIR_CODES, OP_AUTO, OP_AUTO_PRODUCT, OP_FINAL, OP_HALF, OP_WORD, OP_RANK, OP_ICMP,
+    OP_CONSTANT, OP_ENTER, OP_ENTER_BY_CODE, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT, OP_LISTS, OP_RANKED,
+    OP_FATES, OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY, OP_SOURCES, OP_COUNT, OP_AFFECT,
+) = range(40)
 
 # Packet columns by their width, as the bulk kernel has them.
 OCTETS = ("proto", "state", "tcp_flags", "icmp_type", "icmp_code", "frag", "ttl", "tos", "pkttype")
@@ -106,7 +106,7 @@ COL_PROTO, COL_STATE, COL_TCP_FLAGS, COL_ICMP_TYPE, COL_ICMP_CODE = range(5)
 COL_SRC, COL_DST, COL_MARK, COL_SPORT, COL_DPORT = range(5)
 COL_IIF, COL_OIF = 0, 1
 COPIED = ("src", "dst", "mark", "sport", "dport")
-FATE_PLAIN, FATE_DNAT, FATE_SNAT, FATE_HARD = range(4)
+FATE_PLAIN, FATE_DNAT, FATE_HARD = range(3)
 
 
 class Fates(NamedTuple):
@@ -116,9 +116,9 @@ class Fates(NamedTuple):
         enter: the word that a record goes on with, uint32.
         verdict, hook, rule, oif, walked: what result columns show.
         packed: rule, oif, verdict and hook as one uint64 from the lowest bits on, of 32, 16, 8 and 8 bits.
-        kind: FATE_PLAIN for no effect, FATE_DNAT, FATE_SNAT, or FATE_HARD for what the general kernel must do.
-        address: the address written by NAT, uint32.
-        dst_class, dport, dport_class: class of the address, and port with its class, -1 for none; int32.
+        kind: FATE_DNAT, FATE_HARD for what the general kernel must do, FATE_PLAIN for all else.
+        dnat: address, its class, port and its class, -1 for no port; int64 of shape (records, 4).
+        source: source address after NAT, uint64: bits of the packet's that stay in the high half, others in the low.
         leaves: leaves of stages with segments, int64 of columns E_*, flat.
     """
 
@@ -130,10 +130,8 @@ class Fates(NamedTuple):
     walked: Any
     packed: Any
     kind: Any
-    address: Any
-    dst_class: Any
-    dport: Any
-    dport_class: Any
+    dnat: Any
+    source: Any
     leaves: Any
 
 

@@ -26,7 +26,8 @@ from fastpath.compiler.lower import Context, assumed_condition, header_condition
 from fastpath.compiler.program import Act, Block, Op, Stage
 from fastpath.compiler.stages import stages_of_host
 from fastpath.compiler.tables import BASE_NUMBER, Compiled, compile_stages
-from fastpath.engine.runner import AS_GIVEN, CHUNK, COLUMNS_OF, Runner
+from fastpath.engine.names import AS_GIVEN
+from fastpath.engine.runner import CHUNK, COLUMNS_OF, Runner
 from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
 from fastpath.packets.batch import PacketBatch
