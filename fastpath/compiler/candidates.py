@@ -64,8 +64,9 @@ def build(terms: Terms, cells: int) -> CrossProduct:
         for key in (0, 1)
     ]
     (first, second) = (Key(terms.keys[k], sides[k].words, len(sides[k].words)) for k in (0, 1))
-    found = Candidates((first, second), (sides[0].records, sides[1].records), grid.cells,
-                       sides[0].length + sides[1].length)
+    # Packets are taken to come from the rules, evenly.
+    more = sum(side.more for side in sides) / max(1, len(boxes.op))
+    found = Candidates((first, second), (sides[0].records, sides[1].records), grid.cells, more)
     return CrossProduct(merges, holds.shape[1], holds, (found,), terms.ops)
 
 
@@ -155,11 +156,11 @@ def _equal(cells: npt.NDArray[np.uint32]) -> tuple[Ints, Ints]:
 
 @dataclass(frozen=True)
 class _Side:
-    """One key: the word of every class, and its records."""
+    """One key: the word of every class, its records, and those behind the first of a list, summed over all boxes."""
 
     words: npt.NDArray[np.uint32]
     records: npt.NDArray[np.uint32] | None
-    length: float
+    more: float
 
 
 def _side(boxes: Boxes, key: int, which: Ints, coarse: Ints, holds: npt.NDArray[np.bool_], miss: int) -> _Side:
@@ -190,6 +191,7 @@ def _side(boxes: Boxes, key: int, which: Ints, coarse: Ints, holds: npt.NDArray[
     records[at, 2], records[at, 3] = condition[entries] << 1, boxes.op[which[entries]]
     records[first + taken - 1, 2] |= 1
     words = (first[number] << 8)[of_class] | coarse
-    # Packets are taken to come from the rules, evenly.
-    mean = float(taken[number[of_class[low]]].mean()) * len(which) / len(boxes.op)
-    return _Side(words.astype(np.uint32), records, mean)
+    # Over all boxes: those of the other key have packets that come by these lists too.
+    ends = of_class[boxes.low[key]], of_class[boxes.high[key]]
+    more = float(sum((taken[number[at]] - 1).sum() for at in ends)) / 2
+    return _Side(words.astype(np.uint32), records, more)

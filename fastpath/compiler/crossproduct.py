@@ -16,6 +16,7 @@ walked.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -105,13 +106,13 @@ class Candidates:
         records: for each key the candidates of all lists, uint32 of shape (records, 4): first class of the other key,
             how many more, condition << 1 | 1 in the last record of a list, op; None where the key has none.
         grid: uint32 of shape (rows, columns, rest classes), the op; None where no box is wide.
-        length: about how many records are compared for a packet.
+        more: about how many records are compared for a packet, beyond the first one by each key.
     """
 
     keys: tuple[Key, Key]
     records: tuple[npt.NDArray[np.uint32] | None, npt.NDArray[np.uint32] | None]
     grid: npt.NDArray[np.uint32] | None
-    length: float
+    more: float
 
 
 @dataclass(frozen=True)
@@ -235,19 +236,35 @@ class Terms:
         self.parts = [_Part(fields[i], sets[i].members(), None, of_term[:, i]) for i in by_size if i not in keys]
 
 
+def together(terms: Terms) -> CrossProduct:
+    """The cross product of a segment with all boxes in one group.
+
+    Raises:
+        TooLargeError: it would outgrow its limits.
+    """
+    merges, holds, condition = merged(terms.parts, len(terms.op))
+    boxes = Boxes(terms.op, condition, terms.keys, terms.key_sets, terms.of_key)
+    return CrossProduct(merges, holds.shape[1], holds, boxes.together(holds), terms.ops)
+
+
 def build(terms: Terms) -> CrossProduct:
     """The cross product of a segment.
 
     Raises:
         TooLargeError: it would outgrow its limits.
     """
+    with contextlib.suppress(TooLargeError):
+        return together(terms)
+    return apart(terms)
+
+
+def apart(terms: Terms) -> CrossProduct:
+    """The cross product of a segment with boxes in several groups.
+
+    Raises:
+        TooLargeError: it would outgrow its limits.
+    """
     key_fields, key_sets = terms.keys, terms.key_sets
-    merges, holds, condition = merged(terms.parts, len(terms.op))
-    boxes = Boxes(terms.op, condition, key_fields, key_sets, terms.of_key)
-    try:
-        return CrossProduct(merges, holds.shape[1], holds, boxes.together(holds), terms.ops)
-    except TooLargeError:
-        pass
     for most in (MOST_WIDE, MOST_WIDE // 4, 0):
         narrow = terms.of_key.copy()
         coarse = []

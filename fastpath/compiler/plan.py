@@ -11,6 +11,7 @@ from fastpath.compiler import candidates, crossproduct
 from fastpath.compiler.classes import Partition
 from fastpath.compiler.config import Config
 from fastpath.compiler.crossproduct import CrossProduct, Terms
+from fastpath.compiler.estimate import cost
 from fastpath.compiler.fields import Field
 from fastpath.compiler.machine import Machine
 from fastpath.compiler.program import Op, Stage
@@ -26,6 +27,12 @@ MOST_PLAIN = 3000
 
 GRID_PART = 16
 """Part of ``Config.max_table_bytes`` that is cells of a grid."""
+
+FAST, MANY_OPS = 10.0, 5000
+"""Nanoseconds a packet up to which candidates for so many ops are taken without a look at a cross product."""
+
+SLOW = 20.0
+"""Nanoseconds a packet from which on a cross product in several groups is tried too, which takes longer to build."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +71,25 @@ def first_match(ops: Sequence[Op], partitions: Mapping[Field, Partition], config
     Raises:
         TooLargeError: nothing can within the limits.
     """
+    cells, most = config.max_table_bytes // GRID_PART, config.max_table_bytes // 2
     if config.structure == "candidates":
         with contextlib.suppress(TooLargeError):
-            return candidates.build(Terms(ops, partitions, least=0), config.max_table_bytes // GRID_PART)
-    return crossproduct.build(Terms(ops, partitions))
+            return candidates.build(Terms(ops, partitions, least=0), cells)
+    terms = Terms(ops, partitions)
+    if config.structure is not None:
+        return crossproduct.build(terms)
+    built: list[CrossProduct] = []
+    with contextlib.suppress(TooLargeError):
+        built.append(candidates.build(terms, cells))
+    if not built or len(ops) < MANY_OPS or cost(built[0], most) > FAST:
+        with contextlib.suppress(TooLargeError):
+            built.append(crossproduct.together(terms))
+    if not built or min(cost(found, most) for found in built) > SLOW:
+        with contextlib.suppress(TooLargeError):
+            built.append(crossproduct.apart(terms))
+    if not built:
+        raise TooLargeError
+    return min(built, key=lambda found: cost(found, most))
 
 
 def plan(stages: Sequence[Stage], config: Config) -> list[Plan]:
