@@ -27,6 +27,7 @@ from fastpath.compiler.config import Config
 from fastpath.compiler.fields import BASES, Field
 from fastpath.compiler.flow import MUTATES, Builder, conntrack_in_use
 from fastpath.compiler.machine import Machine
+from fastpath.compiler.memory import in_large_pages
 from fastpath.compiler.plan import MOST_TERMS, plan
 from fastpath.compiler.program import Act, Stage
 from fastpath.compiler.progress import CompileProgress, Meter
@@ -114,6 +115,9 @@ KEPT = ("mark", "sport", "flags", "src", "dst", "dport")
 SMALLER_PRODUCT = 256
 """Combinations of small fields merged at a second attempt: more levels, and rows that are shorter."""
 
+LOOKED_UP = ("rows", "trie", "cells16", "cells32")
+"""Arrays that are read at random places for every packet."""
+
 MANY_TERMS = 3000
 """Terms of a stage above which one failed attempt at a diagram is enough."""
 
@@ -167,6 +171,10 @@ class Compiled:
     path_start: npt.NDArray[np.int64]
     path_rules: npt.NDArray[np.int32]
     record_stage: npt.NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        for name in LOOKED_UP:
+            self.arrays[name] = in_large_pages(self.arrays[name])
 
     @cached_property
     def plain(self) -> bool:

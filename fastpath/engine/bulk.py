@@ -349,7 +349,7 @@ class Program:
             for group in self.arrays["groups"].tolist():
                 if group[at.G_SHAPE] != at.SHAPE_NONE:
                     self.uses[group[at.G_A]] += 1
-                if group[at.G_SHAPE] in (at.SHAPE_DENSE, at.SHAPE_RUNS, at.SHAPE_CANDIDATES):
+                if group[at.G_SHAPE] not in (at.SHAPE_NONE, at.SHAPE_ONE):
                     self.uses[group[at.G_B]] += 1
         base = int(self.fields[slot, at.F_BASE])
         changes = self.renamed and base in (at.B_DST, at.B_DPORT) and self.fields[slot, at.F_KIND] != at.K_PRODUCT
@@ -468,14 +468,18 @@ class Program:
                 self.add(at.OP_CONSTANT, places, 0, 1)
             else:
                 self.add(at.OP_LOOK_UP, places, self.classes(group[at.G_A]), group[at.G_A_MAP])
-            if shape in (at.SHAPE_DENSE, at.SHAPE_RUNS):
+            if shape not in (at.SHAPE_NONE, at.SHAPE_ONE):
                 self.add(at.OP_LOOK_UP, columns, self.classes(group[at.G_B]), group[at.G_B_MAP])
             if shape == at.SHAPE_DENSE:
                 self.add(at.OP_DENSE, places, columns, group[at.G_TABLE], group[at.G_WIDTH], group[at.G_TABLE_WIDE])
             elif shape == at.SHAPE_RUNS:
                 self.add(at.OP_RUNS, places, columns, group[at.G_TABLE], group[at.G_WIDTH], group[at.G_TABLE_WIDE])
+            elif shape == at.SHAPE_GROUPED:
+                self.add(at.OP_GROUPED, places, places, columns, group[at.G_TABLE], 0, group[at.G_TABLE_WIDE])
             merged = int(number > 0)
-            if group[at.G_RESULT] == at.RESULT_DIRECT:
+            if group[at.G_RESULT] == at.RESULT_GROUPED:
+                self.add(at.OP_GROUPED, best, places, rest, group[at.G_FOUND], merged, group[at.G_FOUND_WIDE])
+            elif group[at.G_RESULT] == at.RESULT_DIRECT:
                 self.add(at.OP_DIRECT, best, places, rest, group[at.G_FOUND], int(lookup[at.C_REST]), merged,
                          group[at.G_FOUND_WIDE])
             else:

@@ -19,6 +19,7 @@ from fastpath.kernels._jit import helper, kernel
 from fastpath.kernels.addresses import page_class, rank
 from fastpath.kernels.candidates import candidates, grid
 from fastpath.kernels.connection import has_ports
+from fastpath.kernels.grouped import grouped
 from fastpath.kernels.layout import (
     BULK_BLOCK,
     COL_DPORT,
@@ -51,6 +52,7 @@ from fastpath.kernels.layout import (
     OP_FATES,
     OP_FINAL,
     OP_GRID,
+    OP_GROUPED,
     OP_HALF,
     OP_HOOK,
     OP_ICMP,
@@ -524,6 +526,11 @@ def bulk(
                        program[p, P_F] & 1 != 0, row)
             elif op == OP_GRID:
                 grid(cells32[d:], program[p, P_E], program[p, P_F], rows[a], rows[b], rows[c], m, row)
+            elif op == OP_GROUPED:
+                if program[p, P_E]:
+                    grouped(cells32[c:], cells16, cells32, rows[a], rows[b], m, d != 0, row)
+                else:
+                    grouped(cells32[c:], cells16, cells16, rows[a], rows[b], m, d != 0, row)
             elif op == OP_CANDIDATES:
                 candidates(cells32[d:], cells32[program[p, P_E]:], program[p, P_F], rows[a], rows[b], rows[c], m, row,
                            found, onward)

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastpath.kernels._jit import helper
 from fastpath.kernels.candidates import candidates, grid
+from fastpath.kernels.grouped import grouped
 from fastpath.kernels.layout import (
     C_GROUP,
     C_GROUPS,
@@ -50,6 +51,7 @@ from fastpath.kernels.layout import (
     M_TABLE,
     M_WIDTH,
     RESULT_DIRECT,
+    RESULT_GROUPED,
     S_LEAVES,
     S_LEVEL,
     S_LEVELS,
@@ -59,6 +61,7 @@ from fastpath.kernels.layout import (
     S_ROWS,
     SHAPE_CANDIDATES,
     SHAPE_DENSE,
+    SHAPE_GROUPED,
     SHAPE_NONE,
     SHAPE_ONE,
 )
@@ -224,6 +227,13 @@ def first_ops(
             _mapped(wide[groups[x, G_A_MAP]:], classes[groups[x, G_A]], here, count, places)
             if shape == SHAPE_ONE:
                 pass
+            elif shape == SHAPE_GROUPED:
+                _mapped(wide[groups[x, G_B_MAP]:], classes[groups[x, G_B]], here, count, room[0])
+                rows = wide[groups[x, G_TABLE]:]
+                if groups[x, G_TABLE_WIDE]:
+                    grouped(rows, narrow, wide, places, room[0], count, False, places)
+                else:
+                    grouped(rows, narrow, narrow, places, room[0], count, False, places)
             elif shape == SHAPE_DENSE:
                 _plus_mapped(wide[groups[x, G_B_MAP]:], classes[groups[x, G_B]], here, count,
                              np.uint32(groups[x, G_WIDTH]), places)
@@ -242,6 +252,11 @@ def first_ops(
                 _direct(wide[found:], rest, of_rest, count, places, best)
             else:
                 _direct(narrow[found:], rest, of_rest, count, places, best)
+        elif groups[x, G_RESULT] == RESULT_GROUPED:
+            if groups[x, G_FOUND_WIDE]:
+                grouped(wide[found:], narrow, wide, places, rest, count, True, best)
+            else:
+                grouped(wide[found:], narrow, narrow, places, rest, count, True, best)
         else:
             _lists(wide[groups[x, G_LISTS]:], wide[found:], wide[lookups[which, C_HOLDS]:],
                    np.uint32(lookups[which, C_WORDS]), rest, count, places, best)

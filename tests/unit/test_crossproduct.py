@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fastpath.compiler import crossproduct, tables
+from fastpath.compiler import cells, crossproduct, tables
 from fastpath.compiler.config import Config
 from fastpath.compiler.sizes import TooLargeError
 from fastpath.docker import Container, Endpoint, Network, Port, Topology
@@ -17,6 +17,7 @@ from fastpath.engine import Engine
 from fastpath.engine import compile as compile_host
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
+from fastpath.kernels import layout as at
 from fastpath.packets import PacketBatch, synth
 from fastpath.reference import evaluate
 from fastpath.ruleset import parse_ruleset
@@ -115,12 +116,16 @@ def apart(*_: Any) -> Any:
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["one group", "groups"])
-@pytest.mark.parametrize("most", [64 << 20, 0], ids=["large tables", "small tables"])
+@pytest.mark.parametrize("most", [64 << 20, 1, 0], ids=["large tables", "tables in groups", "small tables"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_first_rules_of_a_flat_chain(seed: int, most: int, split: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense tables and runs, direct results and lists, address maps of pages and of ranks."""
     if split:
         monkeypatch.setattr(crossproduct.Boxes, "together", apart)
+    grouped = most == 1
+    if grouped:
+        most = 64 << 20
+        monkeypatch.setattr(cells, "LEAST_GROUPED", 0)
     rng = np.random.default_rng(seed)
     low, high = drawn_boxes(400 if COMPILED else 120, seed)
     host = chain_of(low, high, rng)
@@ -128,6 +133,10 @@ def test_first_rules_of_a_flat_chain(seed: int, most: int, split: bool, monkeypa
     engine = compile_host(host, table="filter", chain="FORWARD", config=config)
     assert set(engine.structures.values()) == {"cross-product"}
     check(low, high, engine, host, edges_of(low, high, 4000 if COMPILED else 300, rng))
+    if grouped and COMPILED:
+        assert engine.given is not None
+        assert (engine.given.arrays["groups"][:, at.G_RESULT] == at.RESULT_GROUPED).any()
+        assert split or (engine.given.arrays["groups"][:, at.G_SHAPE] == at.SHAPE_GROUPED).any()
 
 
 @pytest.mark.parametrize("most", [64 << 20, 0], ids=["grid", "no grid"])
