@@ -390,7 +390,7 @@ class Program:
     def affect(self, number: int, words: int, *, renames: bool, hard: bool) -> None:
         """Adds the pass for records of a place that do something to a packet."""
         later = self.slots(self.plan.places[number + 1:])
-        rows = []
+        rows: list[int] = []
         for which in (at.P_DST_SLOT, at.P_DPORT_SLOT):
             slot = int(self.arrays["params"][which])
             base = (at.B_DST, at.B_DPORT)[len(rows)]
