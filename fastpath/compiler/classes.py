@@ -2,7 +2,7 @@
 
 All stages of an engine share one partition a field, so that a value is looked up once, and a constant that NAT writes
 has its class known beforehand. The look-up tables are flat arrays: direct for 8 bits and interfaces, a trie of bytes
-for 16 bits, a table and two levels of pages for 32, sorted bounds for 64.
+for 16 bits, pages or ranks for 32 (``addresses.py``), sorted bounds for 64.
 
 Invariant: classes are numbered in the order in which they first appear, so a set that is one interval holds a range of
 classes. Two intervals are one class where the sums of their sets' random numbers of 128 bits are equal: that they are
@@ -19,9 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fastpath.compiler.fields import Field, Values
-
-MOST_WORDS = 1 << 20
-"""Words of an address map above which it is knotted."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +100,3 @@ def trie_table(found: Partition) -> npt.NDArray[np.uint32]:
     classes = np.repeat(found.class_of, np.diff([*found.starts, 1 << 16])).astype(np.uint32).reshape(256, 256)
     pages, numbers = np.unique(classes, axis=0, return_inverse=True)
     return np.concatenate([numbers.reshape(-1).astype(np.uint32) + np.uint32(1), pages.reshape(-1)])
-
-
-def address_map(found: Partition, *, most: int = MOST_WORDS) -> tuple[npt.NDArray[np.uint32], bool]:
-    """Classes of values of 32 bits: a table of the high 16 bits and pages for the two bytes below, uint32.
-
-    A word is the offset of a page of 256 words for the next byte. Where that takes more than `most` words, it is made
-    smaller and a little slower (``kernels.build.knotted_map``).
-
-    Returns:
-        The words, and whether there are knots among them.
-    """
-    from fastpath.kernels import build
-
-    starts = np.array(found.starts, np.int64)
-    words = build.address_map(starts, found.class_of, most)
-    return (words, False) if len(words) else (build.knotted_map(starts, found.class_of), True)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastpath.compiler import bulk, classes, diagram
+from fastpath.compiler import addresses, bulk, classes, diagram
 from fastpath.compiler.bulk import BulkPlan
 from fastpath.compiler.cells import Cells
 from fastpath.compiler.classes import Partition
@@ -49,18 +49,24 @@ from fastpath.kernels.layout import (
     E_RECORD,
     E_SLOT,
     F_BASE,
+    F_BOUNDS,
     F_CLASSES,
     F_COLUMNS,
     F_COUNT,
     F_EXTRA,
     F_KIND,
+    F_LOW,
     F_MASK,
+    F_OF_RANK,
+    F_OF_RANK_WIDE,
     F_PARTS,
     F_SKIP,
     F_TABLE,
     G_COLUMNS,
     K_DIRECT,
+    K_PAGES,
     K_PRODUCT,
+    K_RANKS,
     K_SEARCH,
     K_SEGMENT,
     K_TRIE,
@@ -88,7 +94,7 @@ from fastpath.kernels.layout import (
 )
 from fastpath.packets.schema import LOCAL
 
-VERSION = 3
+VERSION = 4
 """Format of saved tables; raised with every change of a layout or of a code."""
 
 LABEL = "fastpath tables"
@@ -116,6 +122,9 @@ MANY_LEAVES = 8
 
 RECORD_BYTES = 100
 """About what a record takes, with the ids of the rules that it counts."""
+
+PAGED_SHARE = 64
+"""Part of the memory for tables that pages of one field of 32 bits may take, in bytes: one of this many."""
 
 MAX_DEPTH = 250
 CONNECTION = frozenset({
@@ -246,18 +255,27 @@ class _Packer:
             if f.bits == 8 or f.base in INTERFACES:
                 size = interfaces if f.base in INTERFACES else 256
                 row[F_KIND], row[F_TABLE] = K_DIRECT, self.add_map(classes.direct_table(found, size))
-            elif f.bits <= 32:
-                row[F_KIND], row[F_COUNT] = K_TRIE, f.bits
-                if f.bits == 16:
-                    row[F_TABLE] = self.add_trie(classes.trie_table(found))
-                else:
-                    words, knots = classes.address_map(found, most=self.config.max_table_bytes // 64)
-                    row[F_TABLE], row[F_EXTRA] = self.add_trie(words), int(knots)
+            elif f.bits == 16:
+                row[F_KIND], row[F_COUNT], row[F_TABLE] = K_TRIE, 16, self.add_trie(classes.trie_table(found))
+            elif f.bits == 32:
+                self.add_addresses(found, row)
             else:
                 row[F_KIND], row[F_TABLE], row[F_COUNT] = K_SEARCH, len(self.bounds), len(found.starts)
                 self.bounds.extend(found.starts)
                 row[F_EXTRA] = self.add_trie(found.class_of.astype(np.uint32))
         self.fields.append(row)
+
+    def add_addresses(self, found: Partition, row: list[int]) -> None:
+        row[F_COUNT] = len(found.starts)
+        pages = addresses.pages(found, self.config.max_table_bytes // PAGED_SHARE)
+        if pages is not None:
+            row[F_KIND], row[F_TABLE] = K_PAGES, self.cells.narrow.add(pages)
+            return
+        ranks = addresses.ranks(found)
+        row[F_KIND], row[F_TABLE], row[F_LOW] = K_RANKS, self.add_trie(ranks.words), ranks.low
+        row[F_BOUNDS] = self.cells.narrow.add(ranks.bounds)
+        row[F_OF_RANK_WIDE] = int(found.count > 1 << 16)
+        row[F_OF_RANK] = (self.cells.wide if row[F_OF_RANK_WIDE] else self.cells.narrow).add(found.class_of)
 
     def add_product(
         self, parts: Sequence[Partition], strides: Sequence[int], interfaces: int, table: npt.NDArray[np.uint16]

@@ -169,14 +169,23 @@ class Program:
         if base in HALF_OF and kind == at.K_TRIE:
             column = at.HALVES.index(self.column(HALF_OF[base]))
             return self.add(at.OP_HALF, row, column, self.direct[slot])
-        if base in WIDE_OF and kind == at.K_TRIE:
+        if base in WIDE_OF and kind == at.K_PAGES:
             column = at.WIDES.index(self.column(WIDE_OF[base]))
-            op = at.OP_KNOTS if found[at.F_EXTRA] else at.OP_WORD
-            return self.add(op, row, column, table, int(found[at.F_MASK]) & 0xFFFFFFFF)
+            return self.add(at.OP_WORD, row, column, table, int(found[at.F_MASK]) & 0xFFFFFFFF)
+        if base in WIDE_OF and kind == at.K_RANKS:
+            self.ranks(row, found)
+            op = at.OP_LOOK_UP if found[at.F_OF_RANK_WIDE] else at.OP_MERGE
+            return self.add(op, row, row, int(found[at.F_OF_RANK]), 0)
         if kind == at.K_DIRECT:
             part = self.part(base, table, int(found[at.F_MASK]))
             return self.sum(row, [part], None)
         raise UnsuitableError
+
+    def ranks(self, row: int, found: Array) -> int:
+        """Adds the pass that writes the ranks of a field of 32 bits: the numbers of its elementary intervals."""
+        column = at.WIDES.index(self.column(WIDE_OF[int(found[at.F_BASE])]))
+        return self.add(at.OP_RANK, row, column, int(found[at.F_TABLE]), int(found[at.F_MASK]) & 0xFFFFFFFF,
+                        int(found[at.F_BOUNDS]), int(found[at.F_LOW]))
 
     def fixed_class(self, slot: int) -> int | None:
         """The class that all packets have in a field, None where they differ or it is not known here."""
@@ -351,7 +360,7 @@ class Program:
                 column = at.HALVES.index(self.column(HALF_OF[of]))
                 self.add(at.OP_STEP_HALF, words, column, base, self.direct[slot], 0, 0, first)
                 return
-            if first >= 0 and of in WIDE_OF and kind == at.K_TRIE and not found[at.F_EXTRA]:
+            if first >= 0 and of in WIDE_OF and kind == at.K_PAGES:
                 column = at.WIDES.index(self.column(WIDE_OF[of]))
                 mask = int(found[at.F_MASK]) & 0xFFFFFFFF
                 self.add(at.OP_STEP_WORD, words, column, base, int(found[at.F_TABLE]), mask, 0, first)

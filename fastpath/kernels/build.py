@@ -339,47 +339,20 @@ def fill_dense(starts: Any, columns: Any, lists: Any, cells: Any) -> None:
 
 
 @kernel
-def _is_knot(page: Any) -> Any:
-    changes = 0
-    for i in range(1, 256):
-        changes += page[i] != page[i - 1]
-    return changes <= 4
+def address_pages(starts: Any, classes: Any, most: Any) -> Any:
+    """Classes of all 32-bit values as a table of the high 16 bits, with pages for the two bytes below; uint16.
 
-
-@kernel
-def _put(words: Any, used: Any, page: Any, knotted: Any) -> Any:
-    """Writes a page, or the knot that stands for it, behind the words in use -> how many are in use then."""
-    if not knotted:
-        words[used:used + 256] = page
-        return used + 256
-    changes = np.full(4, 0x7FFF, np.uint32)
-    count = 0
-    words[used + 2] = page[0]
-    for i in range(1, 256):
-        if page[i] != page[i - 1]:
-            changes[count] = i
-            count += 1
-            words[used + 2 + count] = page[i]
-    for i in range(count, 4):
-        words[used + 3 + i] = page[255]
-    words[used] = changes[0] | changes[1] << np.uint32(16)
-    words[used + 1] = changes[2] | changes[3] << np.uint32(16)
-    return used + 7
-
-
-@kernel
-def address_map(starts: Any, classes: Any, most: Any) -> Any:
-    """Classes of all 32-bit values as a table of the high 16 bits, with pages for the two bytes below.
-
-    A word is the offset of a page of 256 words for the next byte; behind two such steps the word is the class.
+    A word is the number of a page of 256 words for the next byte, counted from behind the table of 65,536 words;
+    behind two such steps the word is the class.
 
     Args:
         starts: first value of every interval, ascending, from 0; int64.
-        classes: class of every interval; int64.
-        most: words that the map may have; an empty one comes back where it would have more.
+        classes: class of every interval, below 65,536; int64.
+        most: words that the map may have, at most 2**24; an empty one comes back where it would have more.
     """
-    words = np.empty(1 << 17, np.uint32)
-    used = 1 << 16
+    words = np.empty(1 << 17, np.uint16)
+    top = 1 << 16
+    used = 0  # pages
     size = 0
     for x in range(len(classes)):
         size = max(size, classes[x] + 1)
@@ -388,8 +361,6 @@ def address_map(starts: Any, classes: Any, most: Any) -> Any:
     x = 0
     last = len(starts)
     for high in range(1 << 16):
-        if used > most:
-            return words[:0].copy()
         low = high << 16
         while x + 1 < last and starts[x + 1] <= low:
             x += 1
@@ -398,12 +369,12 @@ def address_map(starts: Any, classes: Any, most: Any) -> Any:
         if whole and double[c] >= 0:
             words[high] = double[c]
             continue
-        page = used
-        used += 256
-        words = _grown(words, used)
-        words[high] = page
+        page = top + (used << 8)
+        words = _grown(words, page + 256)
+        words[high] = used
         if whole:
-            double[c] = page
+            double[c] = used
+        used += 1
         for middle in range(256):
             low = high << 16 | middle << 8
             while x + 1 < last and starts[x + 1] <= low:
@@ -413,79 +384,16 @@ def address_map(starts: Any, classes: Any, most: Any) -> Any:
             if constant and single[c] >= 0:
                 words[page + middle] = single[c]
                 continue
-            inner = used
-            used += 256
-            words = _grown(words, used)
-            words[page + middle] = inner
+            inner = top + (used << 8)
+            words = _grown(words, inner + 256)
+            words[page + middle] = used
             if constant:
-                single[c] = inner
+                single[c] = used
+            used += 1
             for byte in range(256):
                 while x + 1 < last and starts[x + 1] <= low + byte:
                     x += 1
                 words[inner + byte] = classes[x]
-    return words[:used].copy()
-
-
-@kernel
-def knotted_map(starts: Any, classes: Any) -> Any:
-    """The same in less room: most pages change at a few bytes only.
-
-    A word with bit 31 set is the offset of a page of 256 words, one with bit 30 set the offset of a *knot*, which
-    stands for a page with at most four changes: two words with the bytes at which the page's words change, 16 bits each
-    (0x7FFF for none), and the five words before, between and behind them. Any other is the offset of a single word,
-    whatever the byte.
-    """
-    paged, knot = np.uint32(1 << 31), np.uint32(1 << 30)
-    words = np.empty(1 << 17, np.uint32)
-    used = 1 << 16
-    page, inner = np.empty(256, np.uint32), np.empty(256, np.uint32)
-    size = 0
-    for x in range(len(classes)):
-        size = max(size, classes[x] + 1)
-    single = np.full(size, -1, np.int64)  # word that holds a class
-    double = np.full(size, -1, np.int64)  # word that holds the offset of that word
-    x = 0
-    last = len(starts)
-    for high in range(1 << 16):
-        low = high << 16
-        while x + 1 < last and starts[x + 1] <= low:
-            x += 1
-        if x + 1 == last or starts[x + 1] >= low + (1 << 16):
-            c = classes[x]
-            if double[c] < 0:
-                words = _grown(words, used + 2)
-                if single[c] < 0:
-                    single[c] = used
-                    words[used] = c
-                    used += 1
-                double[c] = used
-                words[used] = single[c]
-                used += 1
-            words[high] = double[c]
-            continue
-        for middle in range(256):
-            low = high << 16 | middle << 8
-            while x + 1 < last and starts[x + 1] <= low:
-                x += 1
-            if x + 1 == last or starts[x + 1] >= low + 256:
-                c = classes[x]
-                if single[c] < 0:
-                    words = _grown(words, used + 1)
-                    single[c] = used
-                    words[used] = c
-                    used += 1
-                page[middle] = single[c]
-                continue
-            for byte in range(256):
-                while x + 1 < last and starts[x + 1] <= low + byte:
-                    x += 1
-                inner[byte] = classes[x]
-            words = _grown(words, used + 256)
-            knotted = _is_knot(inner)
-            page[middle] = np.uint32(used) | (knot if knotted else paged)
-            used = _put(words, used, inner, knotted)
-        words = _grown(words, used + 256)
-        knotted = _is_knot(page)
-        words[high] = np.uint32(used) | (knot if knotted else paged)
-        used = _put(words, used, page, knotted)
-    return words[:used].copy()
+        if top + (used << 8) > most:
+            return words[:0].copy()
+    return words[:top + (used << 8)].copy()

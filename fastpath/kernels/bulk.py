@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels._jit import helper, kernel
-from fastpath.kernels.classify import knot_step
+from fastpath.kernels.addresses import page_class, rank
 from fastpath.kernels.connection import has_ports
 from fastpath.kernels.layout import (
     BULK_BLOCK,
@@ -51,13 +51,13 @@ from fastpath.kernels.layout import (
     OP_HALF,
     OP_HOOK,
     OP_ICMP,
-    OP_KNOTS,
     OP_LISTS,
     OP_LOOK_UP,
     OP_MERGE,
     OP_OIF,
     OP_PAIR,
     OP_PAIR_CODES,
+    OP_RANK,
     OP_RANKED,
     OP_RULE,
     OP_RUNS,
@@ -73,6 +73,7 @@ from fastpath.kernels.layout import (
     OP_WALKED,
     OP_WALKED_BOTH,
     OP_WORD,
+    PAGES,
 )
 
 # A program's columns: the pass, the row that it writes, and its operands.
@@ -166,21 +167,17 @@ def _table(table: Any, row: Any, m: Any, out: Any) -> None:
 
 
 @helper
-def _word(pages: Any, column: Any, mask: Any, row: Any) -> None:
-    byte, half, shift, bits = np.uint32(255), np.uint32(16), np.uint32(8), np.uint32(mask)
+def _word(words: Any, pages: Any, column: Any, mask: Any, row: Any) -> None:
+    bits = np.uint32(mask)
     for k in range(len(column)):
-        v = np.uint32(column[k] & bits)
-        row[k] = pages[pages[pages[v >> half] + (v >> shift & byte)] + (v & byte)]
+        row[k] = page_class(words, pages, np.uint32(column[k] & bits))
 
 
 @helper
-def _knots(pages: Any, column: Any, mask: Any, row: Any) -> None:
-    byte, half, shift, bits = np.uint32(255), np.uint32(16), np.uint32(8), np.uint32(mask)
+def _rank(words: Any, bounds: Any, low: Any, column: Any, mask: Any, row: Any) -> None:
+    bits, below = np.uint32(mask), np.uint32(low)
     for k in range(len(column)):
-        v = np.uint32(column[k] & bits)
-        row[k] = knot_step(pages, pages[v >> half], v >> shift & byte)
-    for k in range(len(column)):
-        row[k] = knot_step(pages, row[k], np.uint32(column[k] & bits) & byte)
+        row[k] = rank(words, bounds, below, np.uint32(column[k] & bits))
 
 
 @helper
@@ -253,18 +250,17 @@ def _step_mixed(
 
 
 @helper
-def _step_wide(rows: Any, first: Any, pages: Any, column: Any, mask: Any, words: Any) -> None:
+def _step_wide(rows: Any, first: Any, words_of: Any, pages: Any, column: Any, mask: Any, words: Any) -> None:
     """A level of an address."""
-    byte, half, shift, bits = np.uint32(255), np.uint32(16), np.uint32(8), np.uint32(mask)
+    bits = np.uint32(mask)
     if first >= 0:
         here = rows[first:]
         for k in range(len(column)):
-            v = np.uint32(column[k] & bits)
-            words[k] = here[pages[pages[pages[v >> half] + (v >> shift & byte)] + (v & byte)]]
+            words[k] = here[page_class(words_of, pages, np.uint32(column[k] & bits))]
     else:
         for k in range(len(column)):
-            v = np.uint32(column[k] & bits)
-            words[k] = _next(rows, words[k], pages[pages[pages[v >> half] + (v >> shift & byte)] + (v & byte)])
+            of_class = np.uint32(page_class(words_of, pages, np.uint32(column[k] & bits)))
+            words[k] = _next(rows, words[k], of_class)
 
 
 @helper
@@ -461,7 +457,7 @@ def bulk(
             elif op == OP_STEP_HALF:
                 _step_narrow(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], row)
             elif op == OP_STEP_WORD:
-                _step_wide(steps[b:], program[p, P_F], trie[c:], wides[a][b0:e], d, row)
+                _step_wide(steps[b:], program[p, P_F], cells16[c:], cells16[c + PAGES:], wides[a][b0:e], d, row)
             elif op == OP_STEP_MIXED:
                 _step_mixed(
                     steps[b:], program[p, P_F], small[c:], small[d:], small[program[p, P_E] & 0xFFFFFFFF:],
@@ -492,9 +488,9 @@ def bulk(
             elif op == OP_HALF:
                 _byte(small[b:], halves[a][b0:e], c != 0, row)
             elif op == OP_WORD:
-                _word(trie[b:], wides[a][b0:e], c, row)
-            elif op == OP_KNOTS:
-                _knots(trie[b:], wides[a][b0:e], c, row)
+                _word(cells16[b:], cells16[b + PAGES:], wides[a][b0:e], c, row)
+            elif op == OP_RANK:
+                _rank(trie[b:], cells16[d:], program[p, P_E], wides[a][b0:e], c, row)
             elif op == OP_ICMP:
                 _icmp(trie[a:], octets[COL_ICMP_TYPE][b0:e], octets[COL_ICMP_CODE][b0:e], row)
             elif op == OP_CONSTANT:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels._jit import helper
+from fastpath.kernels.addresses import page_class, rank
 from fastpath.kernels.layout import (
     A_CTSTATE,
     A_IIF,
@@ -33,30 +34,24 @@ from fastpath.kernels.layout import (
     B_TTL,
     B_UID,
     F_BASE,
+    F_BOUNDS,
     F_COUNT,
     F_EXTRA,
     F_KIND,
+    F_LOW,
     F_MASK,
+    F_OF_RANK,
+    F_OF_RANK_WIDE,
     F_PARTS,
     F_TABLE,
     IN_BLOCK,
     K_DIRECT,
+    K_PAGES,
     K_PRODUCT,
+    K_RANKS,
     K_TRIE,
+    PAGES,
 )
-
-
-@helper
-def knot_step(pages: Any, word: Any, byte: Any) -> Any:
-    """The word behind a word that may be a knot: the changes up to the byte are counted, all four at once."""
-    if word >> np.uint32(30) != np.uint32(1):
-        paged = np.uint32(np.int32(word) >> np.int32(31))
-        return pages[(word & np.uint32(0x7FFFFFFF)) + (byte & paged)]
-    at = word & np.uint32(0x3FFFFFFF)
-    ones, top = np.uint64(0x0001000100010001), np.uint64(0x8000800080008000)
-    changes = np.uint64(pages[at]) | np.uint64(pages[at + np.uint32(1)]) << np.uint64(32)
-    passed = ((np.uint64(byte) * ones | top) - changes & top) >> np.uint64(15)
-    return pages[at + np.uint32(2) + np.uint32(passed * ones >> np.uint64(48))]
 
 
 @helper
@@ -68,15 +63,14 @@ def class_of(t: Any, f: Any, value: Any) -> Any:
     if kind == K_DIRECT:
         return np.uint32(t.maps[at + np.int64(v)])
     if kind == K_TRIE:
-        byte = np.uint32(v & np.uint64(255))
-        if t.fields[f, F_COUNT] == 16:
-            return np.uint32(t.trie[at + 256 * np.int64(t.trie[at + np.int64(v >> np.uint64(8))]) + np.int64(byte)])
-        pages = t.trie[at:]
-        middle = np.uint32(v >> np.uint64(8)) & np.uint32(255)
-        word = pages[v >> np.uint64(16)]
-        if t.fields[f, F_EXTRA]:
-            return knot_step(pages, knot_step(pages, word, middle), byte)
-        return np.uint32(pages[pages[word + middle] + byte])
+        byte = np.int64(v & np.uint64(255))
+        return np.uint32(t.trie[at + 256 * np.int64(t.trie[at + np.int64(v >> np.uint64(8))]) + byte])
+    if kind == K_PAGES:
+        return np.uint32(page_class(t.cells16[at:], t.cells16[at + PAGES:], np.uint32(v)))
+    if kind == K_RANKS:
+        place = rank(t.trie[at:], t.cells16[t.fields[f, F_BOUNDS]:], np.uint32(t.fields[f, F_LOW]), np.uint32(v))
+        place += t.fields[f, F_OF_RANK]
+        return np.uint32(t.cells32[place] if t.fields[f, F_OF_RANK_WIDE] else t.cells16[place])
     low, high = at, at + t.fields[f, F_COUNT]
     while high - low > 1:
         middle = (low + high) // 2
@@ -97,36 +91,37 @@ def _direct(maps: Any, at: Any, mask: Any, column: Any, b0: Any, m: Any, row: An
 
 
 @helper
-def _trie32(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
-    """All steps for every value: which step could be the last is a coin toss that branches would lose."""
+def _pages(cells16: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
     mask = np.uint32(wide & 0xFFFFFFFF)
-    byte = np.uint32(255)
-    pages = trie[at:]
+    words, pages = cells16[at:], cells16[at + PAGES:]
     values = column[b0:b0 + m]
     for k in range(m):
-        v = np.uint32(values[k] & mask)
-        row[k] = pages[pages[pages[v >> np.uint32(16)] + (v >> np.uint32(8) & byte)] + (v & byte)]
+        row[k] = page_class(words, pages, np.uint32(values[k] & mask))
 
 
 @helper
-def _knots32(trie: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
-    mask = np.uint32(wide & 0xFFFFFFFF)
-    byte = np.uint32(255)
-    pages = trie[at:]
+def _ranks(t: Any, f: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    fields, cells16 = t.fields, t.cells16
+    mask, low = np.uint32(fields[f, F_MASK] & 0xFFFFFFFF), np.uint32(fields[f, F_LOW])
+    words, bounds = t.trie[fields[f, F_TABLE]:], cells16[fields[f, F_BOUNDS]:]
+    narrow, wide = cells16[fields[f, F_OF_RANK]:], t.cells32[fields[f, F_OF_RANK]:]
     values = column[b0:b0 + m]
     for k in range(m):
-        v = np.uint32(values[k] & mask)
-        row[k] = knot_step(pages, pages[v >> np.uint32(16)], v >> np.uint32(8) & byte)
-    for k in range(m):
-        row[k] = knot_step(pages, row[k], np.uint32(values[k] & mask) & byte)
-
-
-@helper
-def _wide(trie: Any, at: Any, wide: Any, knots: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
-    if knots:
-        _knots32(trie, at, wide, column, b0, m, row)
+        row[k] = rank(words, bounds, low, np.uint32(values[k] & mask))
+    if fields[f, F_OF_RANK_WIDE]:
+        for k in range(m):
+            row[k] = wide[row[k]]
     else:
-        _trie32(trie, at, wide, column, b0, m, row)
+        for k in range(m):
+            row[k] = narrow[row[k]]
+
+
+@helper
+def _wide(t: Any, f: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
+    if t.fields[f, F_KIND] == K_RANKS:
+        _ranks(t, f, column, b0, m, row)
+    else:
+        _pages(t.cells16, t.fields[f, F_TABLE], t.fields[f, F_MASK], column, b0, m, row)
 
 
 @helper
@@ -247,10 +242,10 @@ def classify(c: Any, t: Any, aux: Any, fixed: Any, f: Any, b0: Any, m: Any, clas
     elif in_block >= 0:
         if kind == K_DIRECT:
             _direct(maps, at, mask, aux[in_block], 0, m, row)
-        elif fields[f, F_COUNT] == 16:
+        elif kind == K_TRIE:
             _trie16(trie, at, mask, aux[in_block], 0, m, row)
         else:
-            _wide(trie, at, mask, fields[f, F_EXTRA], aux[in_block], 0, m, row)
+            _wide(t, f, aux[in_block], 0, m, row)
     elif base == B_SRC or base == B_DST or base == B_MARK or base == B_UID or base == B_GID:
         wide = c.src
         if base == B_DST:
@@ -261,7 +256,7 @@ def classify(c: Any, t: Any, aux: Any, fixed: Any, f: Any, b0: Any, m: Any, clas
             wide = c.uid
         elif base == B_GID:
             wide = c.gid
-        _wide(trie, at, mask, fields[f, F_EXTRA], wide, b0, m, row)
+        _wide(t, f, wide, b0, m, row)
     elif base == B_SPORT or base == B_DPORT or base == B_LENGTH:
         half = c.sport
         if base == B_DPORT:

@@ -38,8 +38,11 @@ IN_BLOCK = (
 F_BASE, F_MASK, F_KIND, F_TABLE, F_COUNT, F_EXTRA, F_SKIP = range(7)
 F_COLUMNS = 32
 F_CLASSES = 30  # number of classes
-K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT, K_SEGMENT = range(5)
+K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT, K_SEGMENT, K_PAGES, K_RANKS = range(7)
 F_PARTS = 6  # K_PRODUCT: up to 12 pairs of (base, table of its classes times their stride) from here on
+F_LOW, F_BOUNDS, F_OF_RANK, F_OF_RANK_WIDE = range(7, 11)  # K_RANKS: bits below regions, places in the cells
+
+PAGES = 1 << 16  # K_PAGES: words in front of the pages
 
 # Columns of the stage table.
 (
@@ -90,7 +93,7 @@ CT_INVALID, CT_UNTRACKED = 4, 5
 # Passes of the bulk kernel (``bulk.py``): what they write is a row of classes, places, words or records, or a column.
 (
     OP_STEP, OP_STEP_ENTERING, OP_STEP_BY_CODE, OP_STEP_OCTET, OP_STEP_HALF, OP_STEP_WORD, OP_STEP_MIXED, OP_BYTE,
-    OP_PAIR, OP_CODE, OP_CODES, OP_PAIR_CODES, OP_AUTO, OP_AUTO_PRODUCT, OP_FINAL, OP_HALF, OP_WORD, OP_KNOTS, OP_ICMP,
+    OP_PAIR, OP_CODE, OP_CODES, OP_PAIR_CODES, OP_AUTO, OP_AUTO_PRODUCT, OP_FINAL, OP_HALF, OP_WORD, OP_RANK, OP_ICMP,
     OP_CONSTANT, OP_ENTER, OP_ENTER_BY_CODE, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT, OP_LISTS, OP_RANKED,
     OP_FATES, OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY, OP_SOURCES, OP_COUNT, OP_AFFECT,
 ) = range(40)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastpath.compiler.classes import Partition, address_map, direct_table, partition, trie_table
+from fastpath.compiler.classes import Partition, direct_table, partition, trie_table
 from fastpath.compiler.fields import Field, Values
 
 BYTE = Field("proto")
@@ -122,22 +122,6 @@ def look_up(table: npt.NDArray[np.uint32], values: npt.NDArray[np.int64]) -> npt
     return entry
 
 
-def look_up_address(table: npt.NDArray[np.uint32], knots: bool, value: int) -> int:
-    """The class of a 32-bit value by an address map, as its documentation describes it."""
-    word = int(table[value >> 16])
-    for byte in (value >> 8 & 255, value & 255):
-        if not knots:
-            word = int(table[word + byte])
-        elif word >> 30 == 1:
-            at = word & 0x3FFFFFFF
-            pairs = [int(table[at]), int(table[at + 1])]
-            changes = [pair >> shift & 0xFFFF for pair in pairs for shift in (0, 16)]
-            word = int(table[at + 2 + sum(byte >= change for change in changes)])
-        else:
-            word = int(table[(word & 0x7FFFFFFF) + (byte if word >> 31 else 0)])
-    return word
-
-
 def by_search(found: Partition, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Classes of many values at once."""
     return found.class_of[np.searchsorted(np.array(found.starts, np.int64), values, side="right") - 1]
@@ -166,20 +150,6 @@ def test_trie_of_sixteen_bits(sets: list[Values]) -> None:
         assert look_up(trie_table(found), np.array([v]))[0] == found.class_of_value(v)
 
 
-@settings(max_examples=60)
-@given(wide_sets(32), st.sampled_from((0, 1 << 30)), st.integers(0, 2**32 - 1))
-def test_address_maps(sets: list[Values], most: int, seed: int) -> None:
-    """With and without knots."""
-    found = partition(Field("dst"), sets)
-    table, knots = address_map(found, most=most)
-    assert knots == (most == 0)
-    at = edges_of(sets, 32)
-    drawn = np.random.default_rng(seed).integers(0, 1 << 32, 200)
-    near = (np.array(at)[:, None] ^ (1 << np.arange(32))).reshape(-1)
-    for values in (np.array(at), drawn, near):
-        assert [look_up_address(table, knots, int(v)) for v in values] == by_search(found, values).tolist()
-
-
 def test_tries_without_and_with_all_boundaries() -> None:
     every = np.arange(1 << 16, dtype=np.int64)
     plain = partition(Field("dport"), [])
@@ -189,19 +159,3 @@ def test_tries_without_and_with_all_boundaries() -> None:
     assert even.count == 2
     separate = Partition(Field("dport"), tuple(range(1 << 16)), every, 1 << 16)
     assert np.array_equal(look_up(trie_table(separate), every), every)
-
-
-def test_an_address_map_is_as_small_as_its_boundaries_allow() -> None:
-    """Values far from any boundary take a word, however many they are; a few boundaries in a page make a knot."""
-    def words(*intervals: tuple[int, int], most: int = 1 << 30) -> int:
-        found = partition(Field("dst"), [Values.of(intervals)])
-        return len(address_map(found, most=most)[0]) - (1 << 16)
-
-    assert words() == 2 * 256
-    assert words(most=0) == 2
-    assert words((0x0A000000, 0x0AFFFFFF)) == 4 * 256  # two pages for each class
-    assert words((0x0A000000, 0x0AFFFFFF), most=0) == 4  # two words
-    assert words((0x0A000101, 0x0A000101)) == 4 * 256
-    assert words((0x0A000101, 0x0A000101), most=0) == 7 + 7 + 2
-    assert words((0x0A000101, 0x0A000101), (0x0A000110, 0x0A000120), most=0) == 7 + 7 + 2
-    assert words(*((0x0A000101 + n, 0x0A000101 + n) for n in range(0, 10, 2)), most=0) == 7 + 256 + 2

@@ -118,7 +118,7 @@ def apart(*_: Any) -> Any:
 @pytest.mark.parametrize("most", [64 << 20, 0], ids=["large tables", "small tables"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_first_rules_of_a_flat_chain(seed: int, most: int, split: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dense tables and runs, direct results and lists, plain and knotted address maps."""
+    """Dense tables and runs, direct results and lists, address maps of pages and of ranks."""
     if split:
         monkeypatch.setattr(crossproduct._Boxes, "together", apart)
     rng = np.random.default_rng(seed)

@@ -147,7 +147,7 @@ def table_of(found: object, interfaces: int) -> Tables:
     arrays |= {
         "fields": np.array(packer.fields, np.int64), "bounds": np.array(packer.bounds or [0], np.uint64),
         "maps": np.concatenate([*packer.maps, np.zeros(1, np.uint16)]),
-        "trie": np.concatenate([*packer.trie, np.zeros(1, np.uint32)]),
+        "trie": np.concatenate([*packer.trie, np.zeros(1, np.uint32)]), "cells16": packer.cells.narrow.flat(),
     }
     return Tables(**{name: arrays[name] for name in Tables._fields})
 
