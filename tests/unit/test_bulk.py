@@ -160,7 +160,8 @@ def test_hard_packets_are_done_by_the_general_kernel(name: str) -> None:
     assert left is not None and 0 < left < len(packets) // 2
     check(engine, packets, threads=2)
     expected = general(engine, packets)
-    for columns in (["rule"], ["verdict"], ["dst", "dport"], ["src"], ["oif", "hook"], ["rules_walked", "flags", "mark"]):
+    for columns in (
+            ["rule"], ["verdict"], ["dst", "dport"], ["src"], ["oif", "hook"], ["rules_walked", "flags", "mark"]):
         found = engine.evaluate(packets, columns=columns, counters=False)
         for column in columns:
             assert np.array_equal(getattr(found, column), getattr(expected, column)), column
