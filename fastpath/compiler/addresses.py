@@ -16,6 +16,9 @@ LOWS = (24, 20, 18, 16)
 MOST_INSIDE, WIDEST = 32, 16
 """Intervals that may begin within a bucket, and bits of its values."""
 
+MOST_CLASSES = 1 << 16
+"""Classes that words of 16 bits can number."""
+
 MOST_RANKS = 1 << 26
 """Intervals that buckets can number."""
 
@@ -42,7 +45,7 @@ def pages(found: Partition, most: int) -> npt.NDArray[np.uint16] | None:
     """Pages of at most about `most` words; None where they would be more, or classes have more than 16 bits."""
     from fastpath.kernels import build
 
-    if found.count > 1 << 16:
+    if found.count > MOST_CLASSES:
         return None
     words = build.address_pages(np.array(found.starts, np.int64), found.class_of, min(most, MOST_PAGED))
     return words if len(words) else None

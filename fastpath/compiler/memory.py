@@ -1,4 +1,4 @@
-"""Where tables lie: in large pages of memory, so that a look-up at a random place finds its page in the processor's list.
+"""Where tables lie: in large pages of memory, so that the processor knows the page of a look-up at a random place.
 
 numpy asks for large pages for allocations from four megabytes on (Linux, where ``transparent_hugepage`` is ``madvise``
 or ``always``); elsewhere this is a copy like any other. Pages that nobody touches take no memory.

@@ -283,7 +283,7 @@ class _Packer:
         ranks = addresses.ranks(found)
         row[F_KIND], row[F_TABLE], row[F_LOW] = K_RANKS, self.add_trie(ranks.words), ranks.low
         row[F_BOUNDS] = self.cells.narrow.add(ranks.bounds)
-        row[F_OF_RANK_WIDE] = int(found.count > 1 << 16)
+        row[F_OF_RANK_WIDE] = int(found.count > addresses.MOST_CLASSES)
         row[F_OF_RANK] = (self.cells.wide if row[F_OF_RANK_WIDE] else self.cells.narrow).add(found.class_of)
 
     def add_product(

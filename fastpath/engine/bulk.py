@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,6 +98,8 @@ class Program:
     all_local: bool = False
     packed: bool = False
     affects: list[int] = field(default_factory=list)
+    for_results: list[int] = field(default_factory=list)
+    renaming: bool = False
     counts: int = 0
     counted: list[tuple[int, int]] = field(default_factory=list)
 
@@ -342,18 +344,11 @@ class Program:
     # -------------------------------------------------------------------------------------------------- places
 
     def alone(self, slot: int) -> bool:
-        """Whether a field's classes are looked up once only, and nothing changes them before."""
+        """Whether a field's classes are looked up once only, and from the column as it arrived."""
         if self.uses is None:
-            self.uses = Counter(slot for place in self.plan.places for slot in place.levels)
-            self.uses.update(self.arrays["merges"][:, at.M_SLOT].tolist() if self.arrays["lookups"].any() else [])
-            for group in self.arrays["groups"].tolist():
-                if group[at.G_SHAPE] != at.SHAPE_NONE:
-                    self.uses[group[at.G_A]] += 1
-                if group[at.G_SHAPE] not in (at.SHAPE_NONE, at.SHAPE_ONE):
-                    self.uses[group[at.G_B]] += 1
-        base = int(self.fields[slot, at.F_BASE])
-        changes = self.renamed and base in (at.B_DST, at.B_DPORT) and self.fields[slot, at.F_KIND] != at.K_PRODUCT
-        return self.uses[slot] == 1 and not changes and slot not in self.row_of and self.fixed_class(slot) is None
+            self.uses = self.slots(self.plan.places)
+        changed = self.renaming and self.fields[slot, at.F_BASE] in (at.B_DST, at.B_DPORT)
+        return self.uses[slot] == 1 and not changed and slot not in self.row_of and self.fixed_class(slot) is None
 
     def step(self, words: int, slot: int, base: int, first: int) -> None:
         """Adds the pass of one level; classes that nothing else needs are looked up within it."""
@@ -395,16 +390,44 @@ class Program:
             if kinds:
                 self.add(at.OP_RANKED, words, merged, place.first_leaf * at.E_COLUMNS)
             found.append(words)
-            if (self.plan.columns["kind"][place.first:place.first + place.own] != at.FATE_PLAIN).any():
-                params = self.arrays["params"]
-                dst, dport = (self.row_of.get(int(params[p]), -1) for p in (at.P_DST_SLOT, at.P_DPORT_SLOT))
-                unread = self.new_row() if min(dst, dport) < 0 else 0
-                proto = self.constant("proto")
-                if proto is None:
-                    self.column("proto")
-                self.affects.append(len(self.passes))
-                self.add(at.OP_AFFECT, words, place.first, 4 if proto is None else 0, dst if dst >= 0 else unread,
-                         dport if dport >= 0 else unread, proto or 0)
+            kind = self.plan.columns["kind"][place.first:place.first + place.own]
+            if (kind != at.FATE_PLAIN).any():
+                self.affect(number, words, renames=bool((kind == at.FATE_DNAT).any()), hard=bool(
+                    (kind == at.FATE_HARD).any()))
+        return found
+
+    def affect(self, number: int, words: int, *, renames: bool, hard: bool) -> None:
+        """Adds the pass for records of a place that do something to a packet."""
+        later = self.slots(self.plan.places[number + 1:])
+        rows: list[int] = []
+        for which in (at.P_DST_SLOT, at.P_DPORT_SLOT):
+            slot = int(self.arrays["params"][which])
+            base = (at.B_DST, at.B_DPORT)[len(rows)]
+            read = renames and slot in later and self.fields[slot, at.F_BASE] == base
+            rows.append(self.classes(slot) if read else -1)
+        unread = self.new_row() if min(rows) < 0 else 0
+        proto = self.constant("proto")
+        if proto is None:
+            self.column("proto")
+        if not hard and max(rows) < 0:
+            self.for_results.append(len(self.passes))  # nothing but result columns depends on it
+        self.affects.append(len(self.passes))
+        self.add(at.OP_AFFECT, words, self.plan.places[number].first, 4 if proto is None else 0,
+                 *(row if row >= 0 else unread for row in rows), proto or 0)
+        self.renaming |= renames
+
+    def slots(self, places: Sequence[Place]) -> Counter[int]:
+        """How often the classes of each field are looked at in some places."""
+        found = Counter(slot for place in places for slot in place.levels)
+        for place in places:
+            if place.lookup < 0:
+                continue
+            lookup = self.arrays["lookups"][place.lookup]
+            merge, group = int(lookup[at.C_MERGE]), int(lookup[at.C_GROUP])
+            found.update(self.arrays["merges"][merge:merge + int(lookup[at.C_MERGES]), at.M_SLOT].tolist())
+            for row in self.arrays["groups"][group:group + int(lookup[at.C_GROUPS])].tolist():
+                keys = {at.SHAPE_NONE: 0, at.SHAPE_ONE: 1}.get(row[at.G_SHAPE], 2)
+                found.update((row[at.G_A], row[at.G_B])[:keys])
         return found
 
     def walk(self, place: Place, words: int, kinds: dict[int, int], before: list[int]) -> None:
@@ -565,8 +588,10 @@ class Program:
         written = self.compiled.written
         columns: dict[str, Array] = {}
         passes, self.passes = self.passes, []
-        for place in self.affects:
-            passes[place][3] |= ("dst" in wanted) * 1 | ("dport" in wanted) * 2
+        for where in self.affects:
+            passes[where][3] |= ("dst" in wanted) * 1 | ("dport" in wanted) * 2
+        if not {"dst", "dport"} & set(wanted):
+            passes = [p for number, p in enumerate(passes) if number not in self.for_results]
         for name in at.COPIED:
             if name not in wanted or name not in written:
                 continue

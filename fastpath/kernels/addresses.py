@@ -16,17 +16,17 @@ from fastpath.kernels._vector import counted
 
 
 @helper
-def page_class(words: Any, pages: Any, v: Any) -> Any:
+def page_class(words: Any, v: Any) -> Any:
     """The class of a value.
 
     Args:
-        words: the map from its beginning on, uint16.
-        pages: the same from behind the first 65,536 words on.
+        words: by the high 16 bits, then by the next byte in the page of that number, the number of a page of 256 words;
+            the class there by the last byte. uint16, from the beginning of the map on, where page 0 begins.
         v: uint32.
     """
     shift, byte = np.uint32(8), np.uint32(255)
-    page = np.uint32(pages[np.uint32(words[v >> np.uint32(16)]) << shift | v >> shift & byte])
-    return pages[page << shift | v & byte]
+    page = np.uint32(words[np.uint32(words[v >> np.uint32(16)]) << shift | v >> shift & byte])
+    return words[page << shift | v & byte]
 
 
 @helper

@@ -342,17 +342,16 @@ def fill_dense(starts: Any, columns: Any, lists: Any, cells: Any) -> None:
 def address_pages(starts: Any, classes: Any, most: Any) -> Any:
     """Classes of all 32-bit values as a table of the high 16 bits, with pages for the two bytes below; uint16.
 
-    A word is the number of a page of 256 words for the next byte, counted from behind the table of 65,536 words;
-    behind two such steps the word is the class.
+    A word is the number of a page of 256 words for the next byte, counted from the beginning of the table: pages come
+    from 256 on. Behind two such steps the word is the class.
 
     Args:
         starts: first value of every interval, ascending, from 0; int64.
         classes: class of every interval, below 65,536; int64.
-        most: words that the map may have, at most 2**24; an empty one comes back where it would have more.
+        most: words that the map may have, at most 2**24 - 2**17; an empty one comes back where it would have more.
     """
     words = np.empty(1 << 17, np.uint16)
-    top = 1 << 16
-    used = 0  # pages
+    used = 256  # pages
     size = 0
     for x in range(len(classes)):
         size = max(size, classes[x] + 1)
@@ -369,7 +368,7 @@ def address_pages(starts: Any, classes: Any, most: Any) -> Any:
         if whole and double[c] >= 0:
             words[high] = double[c]
             continue
-        page = top + (used << 8)
+        page = used << 8
         words = _grown(words, page + 256)
         words[high] = used
         if whole:
@@ -384,7 +383,7 @@ def address_pages(starts: Any, classes: Any, most: Any) -> Any:
             if constant and single[c] >= 0:
                 words[page + middle] = single[c]
                 continue
-            inner = top + (used << 8)
+            inner = used << 8
             words = _grown(words, inner + 256)
             words[page + middle] = used
             if constant:
@@ -394,6 +393,6 @@ def address_pages(starts: Any, classes: Any, most: Any) -> Any:
                 while x + 1 < last and starts[x + 1] <= low + byte:
                     x += 1
                 words[inner + byte] = classes[x]
-        if top + (used << 8) > most:
+        if used << 8 > most:
             return words[:0].copy()
-    return words[:top + (used << 8)].copy()
+    return words[:used << 8].copy()

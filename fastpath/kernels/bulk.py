@@ -78,7 +78,6 @@ from fastpath.kernels.layout import (
     OP_WALKED,
     OP_WALKED_BOTH,
     OP_WORD,
-    PAGES,
 )
 
 # A program's columns: the pass, the row that it writes, and its operands.
@@ -172,10 +171,10 @@ def _table(table: Any, row: Any, m: Any, out: Any) -> None:
 
 
 @helper
-def _word(words: Any, pages: Any, column: Any, mask: Any, row: Any) -> None:
+def _word(words: Any, column: Any, mask: Any, row: Any) -> None:
     bits = np.uint32(mask)
     for k in range(len(column)):
-        row[k] = page_class(words, pages, np.uint32(column[k] & bits))
+        row[k] = page_class(words, np.uint32(column[k] & bits))
 
 
 @helper
@@ -255,16 +254,16 @@ def _step_mixed(
 
 
 @helper
-def _step_wide(rows: Any, first: Any, words_of: Any, pages: Any, column: Any, mask: Any, words: Any) -> None:
+def _step_wide(rows: Any, first: Any, pages: Any, column: Any, mask: Any, words: Any) -> None:
     """A level of an address."""
     bits = np.uint32(mask)
     if first >= 0:
         here = rows[first:]
         for k in range(len(column)):
-            words[k] = here[page_class(words_of, pages, np.uint32(column[k] & bits))]
+            words[k] = here[page_class(pages, np.uint32(column[k] & bits))]
     else:
         for k in range(len(column)):
-            of_class = np.uint32(page_class(words_of, pages, np.uint32(column[k] & bits)))
+            of_class = np.uint32(page_class(pages, np.uint32(column[k] & bits)))
             words[k] = _next(rows, words[k], of_class)
 
 
@@ -462,7 +461,7 @@ def bulk(
             elif op == OP_STEP_HALF:
                 _step_narrow(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], row)
             elif op == OP_STEP_WORD:
-                _step_wide(steps[b:], program[p, P_F], cells16[c:], cells16[c + PAGES:], wides[a][b0:e], d, row)
+                _step_wide(steps[b:], program[p, P_F], cells16[c:], wides[a][b0:e], d, row)
             elif op == OP_STEP_MIXED:
                 _step_mixed(
                     steps[b:], program[p, P_F], small[c:], small[d:], small[program[p, P_E] & 0xFFFFFFFF:],
@@ -493,7 +492,7 @@ def bulk(
             elif op == OP_HALF:
                 _byte(small[b:], halves[a][b0:e], c != 0, row)
             elif op == OP_WORD:
-                _word(cells16[b:], cells16[b + PAGES:], wides[a][b0:e], c, row)
+                _word(cells16[b:], wides[a][b0:e], c, row)
             elif op == OP_RANK:
                 _rank(trie[b:], cells16[d:], program[p, P_E], wides[a][b0:e], c, row)
             elif op == OP_ICMP:

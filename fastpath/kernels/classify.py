@@ -50,7 +50,6 @@ from fastpath.kernels.layout import (
     K_PRODUCT,
     K_RANKS,
     K_TRIE,
-    PAGES,
 )
 
 
@@ -66,7 +65,7 @@ def class_of(t: Any, f: Any, value: Any) -> Any:
         byte = np.int64(v & np.uint64(255))
         return np.uint32(t.trie[at + 256 * np.int64(t.trie[at + np.int64(v >> np.uint64(8))]) + byte])
     if kind == K_PAGES:
-        return np.uint32(page_class(t.cells16[at:], t.cells16[at + PAGES:], np.uint32(v)))
+        return np.uint32(page_class(t.cells16[at:], np.uint32(v)))
     if kind == K_RANKS:
         place = rank(t.trie[at:], t.cells16[t.fields[f, F_BOUNDS]:], np.uint32(t.fields[f, F_LOW]), np.uint32(v))
         place += t.fields[f, F_OF_RANK]
@@ -93,10 +92,10 @@ def _direct(maps: Any, at: Any, mask: Any, column: Any, b0: Any, m: Any, row: An
 @helper
 def _pages(cells16: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
     mask = np.uint32(wide & 0xFFFFFFFF)
-    words, pages = cells16[at:], cells16[at + PAGES:]
+    words = cells16[at:]
     values = column[b0:b0 + m]
     for k in range(m):
-        row[k] = page_class(words, pages, np.uint32(values[k] & mask))
+        row[k] = page_class(words, np.uint32(values[k] & mask))
 
 
 @helper

@@ -42,8 +42,6 @@ K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT, K_SEGMENT, K_PAGES, K_RANKS = range(7)
 F_PARTS = 6  # K_PRODUCT: up to 12 pairs of (base, table of its classes times their stride) from here on
 F_LOW, F_BOUNDS, F_OF_RANK, F_OF_RANK_WIDE = range(7, 11)  # K_RANKS: bits below regions, places in the cells
 
-PAGES = 1 << 16  # K_PAGES: words in front of the pages
-
 # Columns of the stage table.
 (
     S_KIND, S_LEVEL, S_LEVELS, S_ROWS, S_ROOT, S_RECORD, S_BLOCK, S_NEXT, S_LOOKUP, S_LOOKUPS, S_LEAVES, S_EFFECTS,

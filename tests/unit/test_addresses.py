@@ -22,7 +22,7 @@ from fastpath.kernels import _vector
 from fastpath.kernels._jit import kernel
 from fastpath.kernels.addresses import page_class, rank
 from fastpath.kernels.classify import class_of
-from fastpath.kernels.layout import F_KIND, F_OF_RANK_WIDE, K_PAGES, K_RANKS, PAGES, Tables
+from fastpath.kernels.layout import F_KIND, F_OF_RANK_WIDE, K_PAGES, K_RANKS, Tables
 
 pytestmark = pytest.mark.kernels
 
@@ -71,10 +71,9 @@ def near(found: Partition, seed: int) -> Values:
 
 
 @kernel
-def read_pages(words: Any, behind: Any, values: Any, found: Any) -> None:
-    pages = words[behind:]
+def read_pages(words: Any, values: Any, found: Any) -> None:
     for i in range(len(values)):
-        found[i] = page_class(words, pages, values[i])
+        found[i] = page_class(words, values[i])
 
 
 @kernel
@@ -87,8 +86,8 @@ def read_ranks(words: Any, bounds: Any, low: Any, values: Any, found: Any) -> No
 def by_pages(words: npt.NDArray[np.uint16], values: Values) -> Values:
     """As the documentation describes them."""
     page = words[values >> 16].astype(np.int64)
-    page = words[PAGES + 256 * page + (values >> 8 & 255)].astype(np.int64)
-    return words[PAGES + 256 * page + (values & 255)].astype(np.int64)
+    page = words[256 * page + (values >> 8 & 255)].astype(np.int64)
+    return words[256 * page + (values & 255)].astype(np.int64)
 
 
 def by_ranks(made: Ranks, values: Values) -> Values:
@@ -114,7 +113,7 @@ def test_both_forms(bounds: list[int], seed: int) -> None:
     words = pages(found, 1 << 30)
     assert words is not None
     assert np.array_equal(by_pages(words, values), found.class_of[expected])
-    read_pages(words, PAGES, values.astype(np.uint32), out)
+    read_pages(words, values.astype(np.uint32), out)
     assert np.array_equal(out, found.class_of[expected])
     made = ranks(found)
     assert np.array_equal(by_ranks(made, values), expected)
@@ -167,14 +166,14 @@ def test_pages_are_shared_and_limited() -> None:
         """For intervals of two classes in turn."""
         starts = (0, *bounds)
         made = pages(Partition(Field("src"), starts, np.arange(len(starts)) % 2, 2), most)
-        return -1 if made is None else len(made) - PAGES
+        return -1 if made is None else len(made) - (1 << 16)
 
     assert words() == 2 * 256
     assert words(0x0A000000, 0x0B000000) == 4 * 256  # two pages for each class
     assert words(0x0A000101, 0x0A000102) == 4 * 256
     assert words(0x0A000101, 0x0A000102, 0x0B000000) == 6 * 256
-    assert words(0x0A000101, 0x0A000102, most=PAGES + 4 * 256) == 4 * 256
-    assert words(0x0A000101, 0x0A000102, most=PAGES + 3 * 256) == -1
+    assert words(0x0A000101, 0x0A000102, most=(1 << 16) + 4 * 256) == 4 * 256
+    assert words(0x0A000101, 0x0A000102, most=(1 << 16) + 3 * 256) == -1
     assert words(most=0) == -1
 
 

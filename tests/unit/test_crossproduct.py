@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fastpath.compiler import cells, crossproduct, tables
+from fastpath.compiler import addresses, cells, crossproduct, tables
 from fastpath.compiler.config import Config
 from fastpath.compiler.sizes import TooLargeError
 from fastpath.docker import Container, Endpoint, Network, Port, Topology
@@ -17,7 +17,15 @@ from fastpath.engine import Engine
 from fastpath.engine import compile as compile_host
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
-from fastpath.kernels import layout as at
+from fastpath.kernels.layout import (
+    F_KIND,
+    F_OF_RANK_WIDE,
+    G_RESULT,
+    G_SHAPE,
+    K_RANKS,
+    RESULT_GROUPED,
+    SHAPE_GROUPED,
+)
 from fastpath.packets import PacketBatch, synth
 from fastpath.reference import evaluate
 from fastpath.ruleset import parse_ruleset
@@ -134,9 +142,10 @@ def test_first_rules_of_a_flat_chain(seed: int, most: int, split: bool, monkeypa
     assert set(engine.structures.values()) == {"cross-product"}
     check(low, high, engine, host, edges_of(low, high, 4000 if COMPILED else 300, rng))
     if grouped and COMPILED:
-        assert engine.given is not None
-        assert (engine.given.arrays["groups"][:, at.G_RESULT] == at.RESULT_GROUPED).any()
-        assert split or (engine.given.arrays["groups"][:, at.G_SHAPE] == at.SHAPE_GROUPED).any()
+        compiled = engine.given or engine.routed
+        assert compiled is not None
+        groups = compiled.arrays["groups"]
+        assert (groups[:, G_RESULT] == RESULT_GROUPED).any() and (groups[:, G_SHAPE] == SHAPE_GROUPED).any()
 
 
 @pytest.mark.parametrize("most", [64 << 20, 0], ids=["grid", "no grid"])
@@ -149,6 +158,21 @@ def test_first_rules_of_a_flat_chain_by_candidates(seed: int, most: int) -> None
     engine = compile_host(host, table="filter", chain="FORWARD", config=config)
     assert set(engine.structures.values()) == {"candidates"}
     check(low, high, engine, host, edges_of(low, high, 5000 if COMPILED else 300, rng))
+
+
+def test_ranks_with_wide_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are for more classes than 16 bits can number."""
+    monkeypatch.setattr(addresses, "MOST_CLASSES", 1)
+    rng = np.random.default_rng(5)
+    low, high = drawn_boxes(150 if COMPILED else 60, 5)
+    host = chain_of(low, high, rng)
+    for structure in ("cross-product", "diagram"):
+        engine = compile_host(host, table="filter", chain="FORWARD", config=Config(structure=structure))  # type: ignore[arg-type]
+        compiled = engine.routed or engine.given
+        assert compiled is not None
+        fields = compiled.arrays["fields"]
+        assert (fields[fields[:, F_KIND] == K_RANKS, F_OF_RANK_WIDE] == 1).sum() >= 2
+        check(low, high, engine, host, edges_of(low, high, 2000 if COMPILED else 150, rng))
 
 
 def test_a_chain_too_large_for_a_diagram_is_a_cross_product_by_itself() -> None:

@@ -16,7 +16,7 @@ import pytest
 from fastpath.compiler import tables
 from fastpath.engine import Config, core, load_engine
 from fastpath.engine import compile as compile_host
-from fastpath.engine.runner import CHUNK
+from fastpath.engine.bulk import LARGEST
 from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
 from fastpath.packets import PacketBatch, Result
@@ -422,11 +422,11 @@ def test_the_tables_for_given_egress_are_made_when_needed() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, None])
 def test_progress_reaches_the_number_of_packets(threads: int | None) -> None:
-    n = 2 * CHUNK + 3
+    n = 2 * LARGEST + 3
     packets = PacketBatch.from_columns({**ARRIVING, "dport": np.arange(n, dtype=np.uint16)}, n)
     seen: list[tuple[int, int]] = []
     compile_host(PLAIN).evaluate(packets, threads=threads, progress=lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (n, n) and len(seen) == 3
+    assert seen[-1] == (n, n) and len(seen) >= 3
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 

@@ -167,7 +167,8 @@ def test_every_base_has_its_number() -> None:
 # ------------------------------------------------------------------------------------------- answers are the same
 
 
-@pytest.mark.parametrize("config", [Config(), LINEAR, Config(max_product=1)], ids=["diagram", "linear", "no-product"])
+@pytest.mark.parametrize("config", [Config(), LINEAR, Config(max_product=1), Config(max_table_bytes=0)],
+                         ids=["diagram", "linear", "no-product", "ranks"])
 def test_every_field_and_effect(config: Config) -> None:
     packets = edge_packets(EVERYTHING, 600 if COMPILED else 400, 4)
     check_equal(compile_host(EVERYTHING, config=config).evaluate(packets), evaluate(EVERYTHING, packets))
