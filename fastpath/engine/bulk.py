@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastpath.compiler.bulk import KEEP_OIF, BulkPlan, Place, untouched
+from fastpath.compiler.memory import in_large_pages
 from fastpath.compiler.tables import KEPT, Compiled
 from fastpath.engine import memory
 from fastpath.engine.names import AS_GIVEN, interface_codes, read_only
@@ -670,7 +671,7 @@ class Program:
             packed = means["rule"].astype(np.uint32).astype(np.uint64) | oif.astype(np.uint16).astype(np.uint64) << 32
             packed |= means["verdict"].astype(np.uint64) << 48 | means["hook"].astype(np.uint64) << 56
         return at.Fates(
-            packed=read_only(packed), enter=read_only(np.concatenate(self.enter)), oif=read_only(oif),
+            packed=read_only(packed), enter=read_only(in_large_pages(np.concatenate(self.enter))), oif=read_only(oif),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
             **{name: read_only(means[name]) for name in (
                 "verdict", "hook", "rule", "walked", "kind", "dnat", "source")},
@@ -726,7 +727,7 @@ def run_bulk(
         try:
             worker = spare.pop()
         except IndexError:
-            worker = _Worker(np.zeros(size, np.int64),
+            worker = _Worker(in_large_pages(np.zeros(size, np.int64)),
                              np.empty((max(1, program.rows), at.BULK_BLOCK), np.uint32))
             workers.append(worker)
         room = np.empty(b - a if many_hard else 1, np.int32)
