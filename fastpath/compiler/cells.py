@@ -55,8 +55,8 @@ RECORD = 4
 """Words of a candidate's record, which lie in one line of the cache."""
 
 
-MOST_CELLS = 4
-"""Cells of a table that may be made before it is put into groups, for each byte of a table."""
+MOST_CELLS = 3
+"""Cells of a table that may be made before it is put into groups, for each byte that a table may have."""
 
 LEAST_GROUPED = 1 << 20
 """Bytes of a table from which on it is put into groups."""

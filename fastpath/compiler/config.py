@@ -16,7 +16,7 @@ class Config:
     """How large the tables of a host may become, and which structures are taken.
 
     Compiling never fails for size. What meets a limit gets the next structure, with the same answers: a diagram gives
-    way to a cross product where the stage has a run of rules for one, else to the walk rule by rule.
+    way to candidates or a cross product where the stage has a run of rules for one, else to the walk rule by rule.
 
     Attributes:
         structure: ``candidates``, ``cross-product``, ``diagram`` or ``linear`` for that structure wherever it can
@@ -25,8 +25,9 @@ class Config:
             cross product).
         max_table_bytes: memory that tables may take to be faster. Tables whose size is a product (of two keys, of
             lists and merged classes) stay below three quarters of it together, and each below half of it; an address
-            map below a sixteenth. Where they would not, they take a slower form that grows with the rules only (runs to
-            be searched, lists to be read, pages with a few changes). There is no limit for what has no smaller form:
+            map below a sixteenth, a grid of candidates below a quarter. Where they would not, they take a slower form
+            that grows with the rules only (runs to be searched, lists to be read, ranks of addresses); while a table
+            is made smaller, several times as much is taken. There is no limit for what has no smaller form:
             records and lists, and rows of diagrams but for ``max_words``.
         max_words: 32-bit words of one stage's decision diagram; beyond, it is given up.
         max_work: steps that may be taken to build it, one for each node and distinct class of its level, and one for
@@ -36,7 +37,7 @@ class Config:
         max_product: values of the product that small fields are merged into; fields that do not fit are looked up one
             by one.
         shortest_segment: rules of one chain in a row, each of which ends the walk through it, from which on they are
-            looked up by a cross product of their own.
+            looked up by candidates or a cross product of their own.
 
     Raises:
         CompileError: no such structure.
