@@ -37,7 +37,8 @@ def warmup() -> None:
 
     start = time.perf_counter()
     host = Host(parse_ruleset(RULES), complete=False)
-    for config in (Config(), Config(structure="cross-product"), Config(structure="cross-product", max_table_bytes=0)):
+    for config in (Config(), Config(structure="candidates"), Config(structure="cross-product"),
+                   Config(structure="cross-product", max_table_bytes=0)):
         engine = compile(host, config=config)
         engine.warm_up()
         engine.evaluate(PacketBatch.from_columns({"iif": "eth0", "src": 1, "dst": 2, "proto": 6, "oif": "eth1"}, 2))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastpath.compiler.memory import in_large_pages
 from fastpath.kernels import codes
 from fastpath.kernels.layout import (
     B_DPORT,
@@ -161,9 +162,9 @@ class _Planner:
         if alone:
             self.plan.steps = self.arrays["rows"]
         else:
-            self.plan.steps = np.concatenate(self.parts) if self.parts else np.zeros(1, np.uint32)
+            self.plan.steps = in_large_pages(np.concatenate(self.parts)) if self.parts else np.zeros(1, np.uint32)
         self.halves()
-        self.plan.columns = {name: np.concatenate(parts) for name, parts in self.columns.items()}
+        self.plan.columns = {name: in_large_pages(np.concatenate(parts)) for name, parts in self.columns.items()}
         # The entries into a place stand where the records of the place before do.
         self.plan.enter = np.concatenate([*enter, np.zeros(1, np.uint32)])
         return self.plan
@@ -287,7 +288,7 @@ class _Planner:
             self.plan.direct[slot] = size
             tables.append(table.astype(np.uint16))
             size += 1 << 16
-        self.plan.small = np.concatenate(tables)
+        self.plan.small = in_large_pages(np.concatenate(tables))
 
     def slots(self, stage: int) -> list[int]:
         row = self.arrays["stages"][stage]

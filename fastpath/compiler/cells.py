@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastpath.compiler.crossproduct import CrossProduct, Group, packed
+from fastpath.compiler.crossproduct import Candidates, CrossProduct, Group, packed
 from fastpath.compiler.fields import Field
 from fastpath.compiler.segments import Segment
+from fastpath.errors import CompileError
 from fastpath.kernels.layout import (
     C_COLUMNS,
     C_GROUP,
@@ -40,12 +41,28 @@ from fastpath.kernels.layout import (
     G_TABLE_WIDE,
     G_WIDTH,
     RESULT_DIRECT,
+    RESULT_GROUPED,
     RESULT_LIST,
+    SHAPE_CANDIDATES,
     SHAPE_DENSE,
+    SHAPE_GROUPED,
     SHAPE_NONE,
     SHAPE_ONE,
     SHAPE_RUNS,
 )
+
+RECORD = 4
+"""Words of a candidate's record, which lie in one line of the cache."""
+
+
+MOST_CELLS = 4
+"""Cells of a table that may be made before it is put into groups, for each byte of a table."""
+
+LEAST_GROUPED = 1 << 20
+"""Bytes of a table from which on it is put into groups."""
+
+MOST_COLUMNS, MOST_GROUPS, TRIES = 4096, 1024, 64
+"""Different columns of a group, groups, and groups that a row is compared with."""
 
 
 class _Pool:
@@ -56,7 +73,11 @@ class _Pool:
         self.parts: list[npt.NDArray[Any]] = []
         self.size = 0
 
-    def add(self, values: npt.NDArray[Any]) -> int:
+    def add(self, values: npt.NDArray[Any], *, multiple: int = 1) -> int:
+        """Adds values at a place that is a multiple of some number -> the place."""
+        if self.size % multiple:
+            self.parts.append(np.zeros(-self.size % multiple, self.dtype))
+            self.size += len(self.parts[-1])
         at = self.size
         self.parts.append(values.astype(self.dtype, copy=False).reshape(-1))
         self.size += values.size
@@ -98,12 +119,26 @@ class Cells:
             places = -1 if merge.places is None else self.narrow.add(merge.places)
             self.merges.append([slots[merge.field], self.narrow.add(merge.table), merge.width, places])
         row[C_GROUP], row[C_GROUPS] = len(self.groups), len(built.groups)
-        self.groups.extend(self._group(group, built, slots) for group in built.groups)
+        self.groups.extend(
+            self._candidates(group, slots) if isinstance(group, Candidates) else self._group(group, built, slots)
+            for group in built.groups)
         row[C_REST], row[C_MISS] = built.rest, built.ops
         holds = np.concatenate([built.holds, np.ones((1, built.rest), bool)])
         words = packed(holds).view(np.uint32)
         row[C_HOLDS], row[C_WORDS] = self.wide.add(words), words.shape[1]
         self.lookups.append(row)
+
+    def _candidates(self, found: Candidates, slots: Mapping[Field, int]) -> list[int]:
+        row = [0] * G_COLUMNS
+        row[G_SHAPE] = SHAPE_CANDIDATES
+        for key, at, of_map in zip(found.keys, (G_A, G_B), (G_A_MAP, G_B_MAP), strict=True):
+            row[at], row[of_map] = slots[key.field], self.wide.add(key.places)
+        if found.grid is not None:
+            row[G_WIDTH], row[G_TABLE] = found.grid.shape[1], self.wide.add(found.grid)
+            self.left -= found.grid.nbytes
+        for records, at in zip(found.records, (G_FOUND, G_LISTS), strict=True):
+            row[at] = -1 if records is None else self.wide.add(records, multiple=RECORD)
+        return row
 
     def _fits(self, cells: int) -> bool:
         return 4 * cells <= min(self.most, self.left)
@@ -116,6 +151,30 @@ class Cells:
             return self.narrow.add(values), 0
         return self.wide.add(values), 1
 
+    def _in_groups(self, table: npt.NDArray[np.uint32]) -> tuple[int, int] | None:
+        """A table in two steps (``kernels.grouped``), as :meth:`_sized`; None where that is not much smaller."""
+        from fastpath.kernels import grouped
+
+        wide = bool(table.size) and int(table.max()) >= 1 << 16
+        size = table.size * (4 if wide else 2)
+        if size < LEAST_GROUPED or len(table) < 2 or table.shape[1] < 2:
+            return None
+        group, maps, sizes = grouped.group_rows(table, MOST_COLUMNS, MOST_GROUPS, TRIES)
+        if not len(sizes):
+            return None
+        begin = np.cumsum(sizes[group]) - sizes[group]
+        cells = np.zeros(int(sizes[group].sum()), np.uint32)
+        needed = cells.size * (4 if wide else 2) + maps.nbytes + 8 * len(table)
+        if needed > size // 2 or needed > min(self.most, self.left):
+            return None
+        self.left -= needed
+        grouped.fill_grouped(table, group, maps, begin, cells)
+        at = (self.wide if wide else self.narrow).add(cells)
+        places = self.narrow.add(maps) + group * table.shape[1]
+        if max(at + len(cells), int(places.max()) + table.shape[1]) >> 32:
+            raise CompileError("tables of more than 2^32 cells")
+        return self.wide.add(np.stack([at + begin, places], 1)), int(wide)
+
     def _group(self, group: Group, built: CrossProduct, slots: Mapping[Field, int]) -> list[int]:
         from fastpath.kernels import build
 
@@ -125,9 +184,15 @@ class Cells:
             row[at], row[of_map] = slots[key.field], self.wide.add(key.places)
         if len(group.keys) == 2:
             rows, columns = (key.count for key in group.keys)
-            if self._fits(rows * columns):
+            in_groups = None
+            if rows * columns <= MOST_CELLS * self.most:
                 cells = np.empty((rows, columns), np.uint32)
                 build.fill_dense(group.run_start, group.run_column, group.run_list, cells)
+                in_groups = self._in_groups(cells)
+            if in_groups is not None:
+                row[G_SHAPE] = SHAPE_GROUPED
+                row[G_TABLE], row[G_TABLE_WIDE] = in_groups
+            elif self._fits(rows * columns):
                 row[G_WIDTH] = columns
                 row[G_TABLE], row[G_TABLE_WIDE] = self._sized(cells)
             else:
@@ -137,14 +202,20 @@ class Cells:
                 self.wide.add(group.run_column)
                 self.wide.add(group.run_list)
                 row[G_TABLE_WIDE] = len(group.run_column)
-        if self._fits(group.lists * built.rest):
-            row[G_RESULT] = RESULT_DIRECT
+        if group.lists * built.rest <= MOST_CELLS * self.most:
             found = np.empty((group.lists, built.rest), np.uint32)
             build.first_holding(
                 group.list_start, group.list_condition, group.list_op, built.holds, built.ops, found
             )
-            row[G_FOUND], row[G_FOUND_WIDE] = self._sized(found)
-            return row
+            in_groups = self._in_groups(found)
+            if in_groups is not None:
+                row[G_RESULT] = RESULT_GROUPED
+                row[G_FOUND], row[G_FOUND_WIDE] = in_groups
+                return row
+            if self._fits(found.size):
+                row[G_RESULT] = RESULT_DIRECT
+                row[G_FOUND], row[G_FOUND_WIDE] = self._sized(found)
+                return row
         # A condition that always holds, with the miss, stands behind the last of every list.
         row[G_RESULT] = RESULT_LIST
         lengths = np.diff(group.list_start)

@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 
 from fastpath.errors import CompileError
 
-Structure: TypeAlias = Literal["cross-product", "diagram", "linear"]
-STRUCTURES: tuple[Structure, ...] = ("cross-product", "diagram", "linear")
+Structure: TypeAlias = Literal["candidates", "cross-product", "diagram", "linear"]
+STRUCTURES: tuple[Structure, ...] = ("candidates", "cross-product", "diagram", "linear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,10 @@ class Config:
     way to a cross product where the stage has a run of rules for one, else to the walk rule by rule.
 
     Attributes:
-        structure: ``cross-product``, ``diagram`` or ``linear`` for that structure wherever it can stand, None for what
-            is estimated to be fastest. ``linear`` is always possible; a stage that cannot have the structure asked
-            for, or not within the limits, is linear.
+        structure: ``candidates``, ``cross-product``, ``diagram`` or ``linear`` for that structure wherever it can
+            stand, None for what is estimated to be fastest. ``linear`` is always possible; a stage that cannot have
+            the structure asked for, or not within the limits, is linear (for candidates, that look at two fields, a
+            cross product).
         max_table_bytes: memory that tables may take to be faster. Tables whose size is a product (of two keys, of
             lists and merged classes) stay below three quarters of it together, and each below half of it; an address
             map below a sixteenth. Where they would not, they take a slower form that grows with the rules only (runs to
@@ -59,4 +60,4 @@ class Config:
         """Rules of the shortest segment, None where none may be taken."""
         if self.structure in ("diagram", "linear"):
             return None
-        return 1 if self.structure == "cross-product" else self.shortest_segment
+        return 1 if self.structure in ("candidates", "cross-product") else self.shortest_segment

@@ -16,6 +16,7 @@ walked.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -96,6 +97,25 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """All of the boxes, as candidates by either key and a grid of the wide ones (``candidates.py``).
+
+    Attributes:
+        keys: two fields; the place of a class is its first record shifted left by eight bits, with its coarse class, a
+            row or column of the grid, in the lowest eight.
+        records: for each key the candidates of all lists, uint32 of shape (records, 4): first class of the other key,
+            how many more, condition << 1 | 1 in the last record of a list, op; None where the key has none.
+        grid: uint32 of shape (rows, columns, rest classes), the op; None where no box is wide.
+        more: about how many records are compared for a packet, beyond the first one by each key.
+    """
+
+    keys: tuple[Key, Key]
+    records: tuple[npt.NDArray[np.uint32] | None, npt.NDArray[np.uint32] | None]
+    grid: npt.NDArray[np.uint32] | None
+    more: float
+
+
+@dataclass(frozen=True)
 class CrossProduct:
     """The tables of one segment.
 
@@ -103,15 +123,20 @@ class CrossProduct:
         merges: how the rest class comes about.
         rest: number of rest classes.
         holds: for every condition the rest classes that satisfy it; bool of shape (conditions, rest).
-        groups: the groups of boxes.
+        groups: the groups of boxes, or the one that is looked up by candidates.
         ops: number of ops; the answer for packets that none of them matches.
     """
 
     merges: tuple[Merge, ...]
     rest: int
     holds: npt.NDArray[np.bool_]
-    groups: tuple[Group, ...]
+    groups: tuple[Group | Candidates, ...]
     ops: int
+
+    @property
+    def structure(self) -> str:
+        """What it is called."""
+        return "candidates" if any(isinstance(g, Candidates) for g in self.groups) else "cross-product"
 
 
 class _Sets:
@@ -174,39 +199,74 @@ def unique_rows(rows: npt.NDArray[np.uint64]) -> tuple[Ints, Ints]:
     return ids, first[:count].copy()
 
 
-def build(ops: Sequence[Op], partitions: Mapping[Field, Partition]) -> CrossProduct:
-    """The cross product of a segment whose terms are all decided.
+class Terms:
+    """The terms of a segment, all decided: which value sets each has, by field.
+
+    Attributes:
+        ops: number of ops.
+        keys: at most two large fields, the largest first.
+        key_sets: their value sets.
+        parts: all other fields.
+    """
+
+    def __init__(self, ops: Sequence[Op], partitions: Mapping[Field, Partition], *, least: int = LARGE) -> None:
+        """Args:
+            least: classes of a field from which on it may be a key.
+        """
+        fields = sorted({f for op in ops for term in op.condition for f, _ in term.tests})
+        place = {f: i for i, f in enumerate(fields)}
+        sets = [_Sets(partitions[f]) for f in fields]
+        terms: list[list[int]] = []
+        op_of: list[int] = []
+        for number, op in enumerate(ops):
+            for term in op.condition:
+                row = [-1] * len(fields)
+                for f, values in term.tests:
+                    row[place[f]] = sets[place[f]].add(values)
+                terms.append(row)
+                op_of.append(number)
+        self.ops = len(ops)
+        self.op = np.array(op_of, np.int64)
+        of_term = np.array(terms, np.int64).reshape(len(terms), len(fields))
+        by_size = sorted(range(len(fields)), key=lambda i: (partitions[fields[i]].count, i))
+        large = [i for i in by_size if partitions[fields[i]].count >= least]
+        keys = large[-2:][::-1]
+        self.keys, self.key_sets = [fields[i] for i in keys], [sets[i] for i in keys]
+        self.of_key = of_term[:, keys]
+        self.parts = [_Part(fields[i], sets[i].members(), None, of_term[:, i]) for i in by_size if i not in keys]
+
+
+def together(terms: Terms) -> CrossProduct:
+    """The cross product of a segment with all boxes in one group.
 
     Raises:
         TooLargeError: it would outgrow its limits.
     """
-    fields = sorted({f for op in ops for term in op.condition for f, _ in term.tests})
-    place = {f: i for i, f in enumerate(fields)}
-    sets = [_Sets(partitions[f]) for f in fields]
-    terms: list[list[int]] = []
-    op_of: list[int] = []
-    for number, op in enumerate(ops):
-        for term in op.condition:
-            row = [-1] * len(fields)
-            for f, values in term.tests:
-                row[place[f]] = sets[place[f]].add(values)
-            terms.append(row)
-            op_of.append(number)
-    of_term = np.array(terms, np.int64).reshape(len(terms), len(fields))
-    by_size = sorted(range(len(fields)), key=lambda i: (partitions[fields[i]].count, i))
-    large = [i for i in by_size if partitions[fields[i]].count >= LARGE]
-    keys = large[-2:][::-1]
-    parts = [_Part(fields[i], sets[i].members(), None, of_term[:, i]) for i in by_size if i not in keys]
-    key_fields, key_sets = [fields[i] for i in keys], [sets[i] for i in keys]
-    op_numbers = np.array(op_of, np.int64)
-    merges, holds, condition = _merged(parts, len(terms))
-    boxes = _Boxes(op_numbers, condition, key_fields, key_sets, of_term[:, keys])
-    try:
-        return CrossProduct(merges, holds.shape[1], holds, boxes.together(holds), len(ops))
-    except TooLargeError:
-        pass
+    merges, holds, condition = merged(terms.parts, len(terms.op))
+    boxes = Boxes(terms.op, condition, terms.keys, terms.key_sets, terms.of_key)
+    return CrossProduct(merges, holds.shape[1], holds, boxes.together(holds), terms.ops)
+
+
+def build(terms: Terms) -> CrossProduct:
+    """The cross product of a segment.
+
+    Raises:
+        TooLargeError: it would outgrow its limits.
+    """
+    with contextlib.suppress(TooLargeError):
+        return together(terms)
+    return apart(terms)
+
+
+def apart(terms: Terms) -> CrossProduct:
+    """The cross product of a segment with boxes in several groups.
+
+    Raises:
+        TooLargeError: it would outgrow its limits.
+    """
+    key_fields, key_sets = terms.keys, terms.key_sets
     for most in (MOST_WIDE, MOST_WIDE // 4, 0):
-        narrow = of_term[:, keys].copy()
+        narrow = terms.of_key.copy()
         coarse = []
         for k, of_key in enumerate(key_sets):
             part = _coarse(key_fields[k], of_key, narrow[:, k], most)
@@ -214,9 +274,9 @@ def build(ops: Sequence[Op], partitions: Mapping[Field, Partition]) -> CrossProd
                 coarse.append(part)
                 narrow[part.of_term >= 0, k] = -1
         try:
-            merges, holds, condition = _merged([*parts, *coarse], len(terms))
-            boxes = _Boxes(op_numbers, condition, key_fields, key_sets, narrow)
-            return CrossProduct(merges, holds.shape[1], holds, boxes.apart(holds), len(ops))
+            merges, holds, condition = merged([*terms.parts, *coarse], len(terms.op))
+            boxes = Boxes(terms.op, condition, key_fields, key_sets, narrow)
+            return CrossProduct(merges, holds.shape[1], holds, boxes.apart(holds), terms.ops)
         except TooLargeError:
             pass
     raise TooLargeError
@@ -251,8 +311,13 @@ def _coarse(field: Field, sets: _Sets, of_term: Ints, most: int) -> _Part | None
     return _Part(field, members[:, first], places.astype(np.uint16), number[of_term])
 
 
-def _merged(parts: Sequence[_Part], terms: int) -> tuple[tuple[Merge, ...], npt.NDArray[np.bool_], Ints]:
-    """Merges fields one after the other -> (merges, which classes satisfy each condition, condition of every term)."""
+def merged(
+    parts: Sequence[_Part], terms: int, *, most: int = 1 << 40
+) -> tuple[tuple[Merge, ...], npt.NDArray[np.bool_], Ints]:
+    """Merges fields one after the other -> (merges, which classes satisfy each condition, condition of every term).
+
+    `most`: conditions times classes.
+    """
     from fastpath.kernels import build
 
     merges: list[Merge] = []
@@ -264,12 +329,12 @@ def _merged(parts: Sequence[_Part], terms: int) -> tuple[tuple[Merge, ...], npt.
         members = np.concatenate([part.members, np.ones((1, classes), bool)])
         before = packed(holds[pairs[:, 0]].T)
         here = packed(members[pairs[:, 1]].T)
-        if len(before) * len(here) > MOST_CELLS:
+        if len(before) * len(here) > MOST_CELLS or len(pairs) * max(len(before), len(here)) > most:
             raise TooLargeError
         ids = np.empty((len(before), len(here)), np.int64)
         a, b = np.empty(MOST_REST, np.int64), np.empty(MOST_REST, np.int64)
         count = build.unique_pairs(before, here, ids, a, b, MOST_REST)
-        if count < 0:
+        if count < 0 or count * len(pairs) > most:
             raise TooLargeError
         a, b = a[:count], b[:count]
         holds = np.ascontiguousarray(holds[pairs[:, 0]][:, a] & members[pairs[:, 1]][:, b])
@@ -278,7 +343,7 @@ def _merged(parts: Sequence[_Part], terms: int) -> tuple[tuple[Merge, ...], npt.
     return tuple(merges), holds, condition
 
 
-class _Boxes:
+class Boxes:
     """Terms as boxes over the keys."""
 
     def __init__(self, op: Ints, condition: Ints, keys: list[Field], sets: list[_Sets], of_term: Ints) -> None:

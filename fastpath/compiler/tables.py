@@ -27,6 +27,7 @@ from fastpath.compiler.config import Config
 from fastpath.compiler.fields import BASES, Field
 from fastpath.compiler.flow import MUTATES, Builder, conntrack_in_use
 from fastpath.compiler.machine import Machine
+from fastpath.compiler.memory import in_large_pages
 from fastpath.compiler.plan import MOST_TERMS, plan
 from fastpath.compiler.program import Act, Stage
 from fastpath.compiler.progress import CompileProgress, Meter
@@ -114,6 +115,9 @@ KEPT = ("mark", "sport", "flags", "src", "dst", "dport")
 SMALLER_PRODUCT = 256
 """Combinations of small fields merged at a second attempt: more levels, and rows that are shorter."""
 
+LOOKED_UP = ("rows", "trie", "cells16", "cells32")
+"""Arrays that are read at random places for every packet."""
+
 MANY_TERMS = 3000
 """Terms of a stage above which one failed attempt at a diagram is enough."""
 
@@ -143,7 +147,8 @@ class Compiled:
     Attributes:
         arrays: the kernel's arrays, by their name in ``kernels.layout.Tables``.
         stages: names of the stages, in the kernel's order.
-        structures: ``cross-product``, ``diagram`` or ``linear`` for each stage.
+        structures: ``candidates``, ``cross-product``, ``diagram`` or ``linear`` for each stage; that of the
+            longest segment where there are any.
         interfaces: id -> interface name (``InterfaceTable.names``), with ``known`` real ones and wildcard prefixes.
         extras: names of the callers' boolean columns that are read, in the kernel's order.
         columns: names of the packet columns that the kernel reads.
@@ -166,6 +171,10 @@ class Compiled:
     path_start: npt.NDArray[np.int64]
     path_rules: npt.NDArray[np.int32]
     record_stage: npt.NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        for name in LOOKED_UP:
+            self.arrays[name] = in_large_pages(self.arrays[name])
 
     @cached_property
     def plain(self) -> bool:
@@ -629,7 +638,8 @@ def compile_stages(
         row = [0] * S_COLUMNS
         built = diagrams.get(planned.stage.name)
         if built is not None:
-            structures.append("cross-product" if planned.segments else "diagram")
+            longest = max(planned.segments, key=lambda s: len(s.ops), default=None)
+            structures.append("diagram" if longest is None else longest.product.structure)
             row[S_LEVEL], row[S_LEVELS] = len(packer.levels), len(built.levels)
             packer.levels.extend(built.levels)
             by_itself |= {f for f, slot in slots.items() if slot in built.levels}

@@ -484,18 +484,25 @@ class Program:
         first = int(lookup[at.C_GROUP])
         for number, group in enumerate(self.arrays["groups"][first:first + int(lookup[at.C_GROUPS])].tolist()):
             shape = group[at.G_SHAPE]
+            if shape == at.SHAPE_CANDIDATES:
+                self.candidates(lookup, group, rest, places, columns, best)
+                continue
             if shape == at.SHAPE_NONE:
                 self.add(at.OP_CONSTANT, places, 0, 1)
             else:
                 self.add(at.OP_LOOK_UP, places, self.classes(group[at.G_A]), group[at.G_A_MAP])
-            if shape in (at.SHAPE_DENSE, at.SHAPE_RUNS):
+            if shape not in (at.SHAPE_NONE, at.SHAPE_ONE):
                 self.add(at.OP_LOOK_UP, columns, self.classes(group[at.G_B]), group[at.G_B_MAP])
             if shape == at.SHAPE_DENSE:
                 self.add(at.OP_DENSE, places, columns, group[at.G_TABLE], group[at.G_WIDTH], group[at.G_TABLE_WIDE])
             elif shape == at.SHAPE_RUNS:
                 self.add(at.OP_RUNS, places, columns, group[at.G_TABLE], group[at.G_WIDTH], group[at.G_TABLE_WIDE])
+            elif shape == at.SHAPE_GROUPED:
+                self.add(at.OP_GROUPED, places, places, columns, group[at.G_TABLE], 0, group[at.G_TABLE_WIDE])
             merged = int(number > 0)
-            if group[at.G_RESULT] == at.RESULT_DIRECT:
+            if group[at.G_RESULT] == at.RESULT_GROUPED:
+                self.add(at.OP_GROUPED, best, places, rest, group[at.G_FOUND], merged, group[at.G_FOUND_WIDE])
+            elif group[at.G_RESULT] == at.RESULT_DIRECT:
                 self.add(at.OP_DIRECT, best, places, rest, group[at.G_FOUND], int(lookup[at.C_REST]), merged,
                          group[at.G_FOUND_WIDE])
             else:
@@ -510,6 +517,21 @@ class Program:
         kind = self.new_row()
         self.add(at.OP_MERGE, kind, best, int(lookup[at.C_KINDS]), 0)
         return best, {kind_slot: kind}
+
+    def candidates(self, lookup: Array, group: list[int], rest: int, first: int, second: int, best: int) -> None:
+        """The passes of a lookup by candidates, with rows for the words of both keys."""
+        a, b = self.classes(group[at.G_A]), self.classes(group[at.G_B])
+        self.add(at.OP_LOOK_UP, first, a, group[at.G_A_MAP])
+        self.add(at.OP_LOOK_UP, second, b, group[at.G_B_MAP])
+        if group[at.G_WIDTH]:
+            self.add(at.OP_GRID, best, first, second, rest, group[at.G_TABLE], group[at.G_WIDTH],
+                     int(lookup[at.C_REST]))
+        else:
+            self.add(at.OP_CONSTANT, best, int(lookup[at.C_MISS]), 1)
+        holds, words = int(lookup[at.C_HOLDS]), int(lookup[at.C_WORDS])
+        for lists, other, records in ((first, b, group[at.G_FOUND]), (second, a, group[at.G_LISTS])):
+            if records >= 0:
+                self.add(at.OP_CANDIDATES, best, lists, other, rest, records, holds, words)
 
     def rest(self, lookup: Array) -> int:
         """The row with the class of the merged fields."""

@@ -17,7 +17,9 @@ import numpy as np
 
 from fastpath.kernels._jit import helper, kernel
 from fastpath.kernels.addresses import page_class, rank
+from fastpath.kernels.candidates import candidates, grid
 from fastpath.kernels.connection import has_ports
+from fastpath.kernels.grouped import grouped
 from fastpath.kernels.layout import (
     BULK_BLOCK,
     COL_DPORT,
@@ -37,6 +39,7 @@ from fastpath.kernels.layout import (
     OP_AUTO,
     OP_AUTO_PRODUCT,
     OP_BYTE,
+    OP_CANDIDATES,
     OP_CODE,
     OP_CODES,
     OP_CONSTANT,
@@ -48,6 +51,8 @@ from fastpath.kernels.layout import (
     OP_ENTER_BY_CODE,
     OP_FATES,
     OP_FINAL,
+    OP_GRID,
+    OP_GROUPED,
     OP_HALF,
     OP_HOOK,
     OP_ICMP,
@@ -434,7 +439,7 @@ def bulk(
         hard: room for places of packets, int32; the number that is returned may not be exceeded.
     """
     hards = np.int64(0)
-    found = np.empty(BULK_BLOCK + 1, np.uint32)
+    found, onward = np.empty(BULK_BLOCK + 1, np.uint32), np.empty(BULK_BLOCK + 1, np.uint32)
     passes = program.shape[0]
     protos = octets[COL_PROTO]
     for b0 in range(0, n, BULK_BLOCK):
@@ -518,6 +523,16 @@ def bulk(
             elif op == OP_LISTS:
                 _lists(cells32[c:], cells32[d:], cells32[program[p, P_E]:], program[p, P_F] >> 1, rows[b], rows[a], m,
                        program[p, P_F] & 1 != 0, row)
+            elif op == OP_GRID:
+                grid(cells32[d:], program[p, P_E], program[p, P_F], rows[a], rows[b], rows[c], m, row)
+            elif op == OP_GROUPED:
+                if program[p, P_E]:
+                    grouped(cells32[c:], cells16, cells32, rows[a], rows[b], m, d != 0, row)
+                else:
+                    grouped(cells32[c:], cells16, cells16, rows[a], rows[b], m, d != 0, row)
+            elif op == OP_CANDIDATES:
+                candidates(cells32[d:], cells32[program[p, P_E]:], program[p, P_F], rows[a], rows[b], rows[c], m, row,
+                           found, onward)
             elif op == OP_RANKED:
                 _ranked(fates.leaves[b:], cells32, rows[a], m, row)
             elif op == OP_VERDICT:

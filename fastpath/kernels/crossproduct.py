@@ -1,4 +1,4 @@
-"""Which op of a segment matches first, for many packets at a time, by cross products of classes.
+"""Which op of a segment matches first, for many packets at a time, by cross products of classes or by candidates.
 
 One pass over the packets for every table, so that a pass keeps few tables in cache and its look-ups do not wait for one
 another. Small fields are merged into one class first; each group of boxes then finds its list by the classes of at
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels._jit import helper
+from fastpath.kernels.candidates import candidates, grid
+from fastpath.kernels.grouped import grouped
 from fastpath.kernels.layout import (
     C_GROUP,
     C_GROUPS,
@@ -49,6 +51,7 @@ from fastpath.kernels.layout import (
     M_TABLE,
     M_WIDTH,
     RESULT_DIRECT,
+    RESULT_GROUPED,
     S_LEAVES,
     S_LEVEL,
     S_LEVELS,
@@ -56,7 +59,9 @@ from fastpath.kernels.layout import (
     S_LOOKUPS,
     S_ROOT,
     S_ROWS,
+    SHAPE_CANDIDATES,
     SHAPE_DENSE,
+    SHAPE_GROUPED,
     SHAPE_NONE,
     SHAPE_ONE,
 )
@@ -116,6 +121,35 @@ def _lists(
 
 
 @helper
+def _gathered(row: Any, here: Any, count: Any, out: Any) -> None:
+    for j in range(count):
+        out[j] = row[here[j]]
+
+
+@helper
+def _candidates(
+    t: Any, which: Any, x: Any, classes: Any, here: Any, count: Any, rest: Any, room: Any, best: Any
+) -> None:
+    """The first op by candidates, for packets that `best` has the miss for."""
+    lookups, groups, wide = t.lookups, t.groups, t.cells32
+    row_a, row_b = classes[groups[x, G_A]], classes[groups[x, G_B]]
+    first, second, other = room[0], room[1], room[2]
+    _mapped(wide[groups[x, G_A_MAP]:], row_a, here, count, first)
+    _mapped(wide[groups[x, G_B_MAP]:], row_b, here, count, second)
+    if groups[x, G_WIDTH]:
+        grid(wide[groups[x, G_TABLE]:], groups[x, G_WIDTH], lookups[which, C_REST], first, second, rest, count, best)
+    holds = wide[lookups[which, C_HOLDS]:]
+    if groups[x, G_FOUND] >= 0:
+        _gathered(row_b, here, count, other)
+        candidates(wide[groups[x, G_FOUND]:], holds, lookups[which, C_WORDS], first, other, rest, count, best, room[3],
+                   room[4])
+    if groups[x, G_LISTS] >= 0:
+        _gathered(row_a, here, count, other)
+        candidates(wide[groups[x, G_LISTS]:], holds, lookups[which, C_WORDS], second, other, rest, count, best, room[3],
+                   room[4])
+
+
+@helper
 def is_fixed(fields: Any, f: Any, fixed: Any) -> Any:
     """True where a field has one class in all packets, by the bits of the bases that have one value."""
     if fields[f, F_KIND] == K_PRODUCT:
@@ -164,7 +198,7 @@ def _merge(t: Any, which: Any, classes: Any, fixed: Any, here: Any, count: Any, 
 
 @helper
 def first_ops(
-    t: Any, which: Any, classes: Any, fixed: Any, here: Any, count: Any, rest: Any, places: Any, best: Any
+    t: Any, which: Any, classes: Any, fixed: Any, here: Any, count: Any, rest: Any, places: Any, room: Any, best: Any
 ) -> None:
     """Writes the first op of a segment that matches each packet into `best`, ``C_MISS`` for none.
 
@@ -172,7 +206,7 @@ def first_ops(
         which: the cross product.
         fixed: bits of the bases that have one value in all packets.
         here: which packets of the block, `count` of them.
-        rest, places: room for a block.
+        rest, places, room: room for a block, `room` five times.
     """
     lookups, groups, narrow, wide = t.lookups, t.groups, t.cells16, t.cells32
     _merge(t, which, classes, fixed, here, count, rest)
@@ -183,6 +217,9 @@ def first_ops(
     first = lookups[which, C_GROUP]
     for x in range(first, first + lookups[which, C_GROUPS]):
         shape = groups[x, G_SHAPE]
+        if shape == SHAPE_CANDIDATES:
+            _candidates(t, which, x, classes, here, count, rest, room, best)
+            continue
         if shape == SHAPE_NONE:
             for j in range(count):
                 places[j] = 0
@@ -190,6 +227,13 @@ def first_ops(
             _mapped(wide[groups[x, G_A_MAP]:], classes[groups[x, G_A]], here, count, places)
             if shape == SHAPE_ONE:
                 pass
+            elif shape == SHAPE_GROUPED:
+                _mapped(wide[groups[x, G_B_MAP]:], classes[groups[x, G_B]], here, count, room[0])
+                rows = wide[groups[x, G_TABLE]:]
+                if groups[x, G_TABLE_WIDE]:
+                    grouped(rows, narrow, wide, places, room[0], count, False, places)
+                else:
+                    grouped(rows, narrow, narrow, places, room[0], count, False, places)
             elif shape == SHAPE_DENSE:
                 _plus_mapped(wide[groups[x, G_B_MAP]:], classes[groups[x, G_B]], here, count,
                              np.uint32(groups[x, G_WIDTH]), places)
@@ -208,6 +252,11 @@ def first_ops(
                 _direct(wide[found:], rest, of_rest, count, places, best)
             else:
                 _direct(narrow[found:], rest, of_rest, count, places, best)
+        elif groups[x, G_RESULT] == RESULT_GROUPED:
+            if groups[x, G_FOUND_WIDE]:
+                grouped(wide[found:], narrow, wide, places, rest, count, True, best)
+            else:
+                grouped(wide[found:], narrow, narrow, places, rest, count, True, best)
         else:
             _lists(wide[groups[x, G_LISTS]:], wide[found:], wide[lookups[which, C_HOLDS]:],
                    np.uint32(lookups[which, C_WORDS]), rest, count, places, best)

@@ -108,6 +108,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     aux = np.zeros((A_ROWS, BLOCK), np.uint32)
     words = np.empty(BLOCK, np.uint32)
     rest, places = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32)
+    room = np.empty((5, BLOCK), np.uint32)
     lists = np.empty((n_stages + 1, BLOCK + 1), np.uint32)  # row 0 takes those that have ended
     counts = np.zeros(n_stages + 1, np.uint64)
     to_apply = np.empty((BLOCK + 1, 2), np.uint32)
@@ -243,7 +244,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
             if folded[s] == 0:
                 folded[s] = 1 + np.int64(fold(t, s, classes, fixed, of_op[of_stage[s]:]))
             for x in range(stages[s, S_LOOKUP], stages[s, S_LOOKUP] + stages[s, S_LOOKUPS]):
-                first_ops(t, x, classes, fixed, here, count, rest, places, words)
+                first_ops(t, x, classes, fixed, here, count, rest, places, room, words)
                 if folded[s] == 1:
                     write_ops(t, x, classes, here, count, words)
             here_rows = rows[stages[s, S_ROWS]:]

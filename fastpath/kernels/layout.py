@@ -73,8 +73,10 @@ M_COLUMNS = 4  # a merge: class so far * M_WIDTH + class of the field -> class o
     G_SHAPE, G_A, G_A_MAP, G_B, G_B_MAP, G_WIDTH, G_TABLE, G_TABLE_WIDE, G_RESULT, G_FOUND, G_FOUND_WIDE, G_LISTS,
 ) = range(12)
 G_COLUMNS = 12
-SHAPE_NONE, SHAPE_ONE, SHAPE_DENSE, SHAPE_RUNS = range(4)
-RESULT_DIRECT, RESULT_LIST = range(2)
+SHAPE_NONE, SHAPE_ONE, SHAPE_DENSE, SHAPE_RUNS, SHAPE_CANDIDATES, SHAPE_GROUPED = range(6)
+# Candidates: the maps give words; G_TABLE: grid of G_WIDTH columns, none where that is 0; G_FOUND, G_LISTS: records of
+# the lists of both keys, -1 for none.
+RESULT_DIRECT, RESULT_LIST, RESULT_GROUPED = range(3)  # grouped: G_TABLE, G_FOUND: rows of two numbers
 
 # Leaves of a stage with segments: the record is the first one plus the rank of the op among those of its kind.
 E_RECORD, E_SLOT, E_RANKS, E_RANKED = range(4)
@@ -94,7 +96,8 @@ CT_INVALID, CT_UNTRACKED = 4, 5
     OP_PAIR, OP_CODE, OP_CODES, OP_PAIR_CODES, OP_AUTO, OP_AUTO_PRODUCT, OP_FINAL, OP_HALF, OP_WORD, OP_RANK, OP_ICMP,
     OP_CONSTANT, OP_ENTER, OP_ENTER_BY_CODE, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT, OP_LISTS, OP_RANKED,
     OP_FATES, OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY, OP_SOURCES, OP_COUNT, OP_AFFECT,
-) = range(40)
+    OP_GRID, OP_CANDIDATES, OP_GROUPED,
+) = range(43)
 
 # Packet columns by their width, as the bulk kernel has them.
 OCTETS = ("proto", "state", "tcp_flags", "icmp_type", "icmp_code", "frag", "ttl", "tos", "pkttype")

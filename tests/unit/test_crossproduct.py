@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fastpath.compiler import addresses, crossproduct, tables
+from fastpath.compiler import addresses, cells, crossproduct, tables
 from fastpath.compiler.config import Config
 from fastpath.compiler.sizes import TooLargeError
 from fastpath.docker import Container, Endpoint, Network, Port, Topology
@@ -17,7 +17,15 @@ from fastpath.engine import Engine
 from fastpath.engine import compile as compile_host
 from fastpath.errors import CompileError
 from fastpath.host.model import Host
-from fastpath.kernels.layout import F_KIND, F_OF_RANK_WIDE, K_RANKS
+from fastpath.kernels.layout import (
+    F_KIND,
+    F_OF_RANK_WIDE,
+    G_RESULT,
+    G_SHAPE,
+    K_RANKS,
+    RESULT_GROUPED,
+    SHAPE_GROUPED,
+)
 from fastpath.packets import PacketBatch, synth
 from fastpath.reference import evaluate
 from fastpath.ruleset import parse_ruleset
@@ -116,12 +124,16 @@ def apart(*_: Any) -> Any:
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["one group", "groups"])
-@pytest.mark.parametrize("most", [64 << 20, 0], ids=["large tables", "small tables"])
+@pytest.mark.parametrize("most", [64 << 20, 1, 0], ids=["large tables", "tables in groups", "small tables"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_first_rules_of_a_flat_chain(seed: int, most: int, split: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dense tables and runs, direct results and lists, address maps of pages and of ranks."""
     if split:
-        monkeypatch.setattr(crossproduct._Boxes, "together", apart)
+        monkeypatch.setattr(crossproduct.Boxes, "together", apart)
+    grouped = most == 1
+    if grouped:
+        most = 64 << 20
+        monkeypatch.setattr(cells, "LEAST_GROUPED", 0)
     rng = np.random.default_rng(seed)
     low, high = drawn_boxes(400 if COMPILED else 120, seed)
     host = chain_of(low, high, rng)
@@ -129,6 +141,23 @@ def test_first_rules_of_a_flat_chain(seed: int, most: int, split: bool, monkeypa
     engine = compile_host(host, table="filter", chain="FORWARD", config=config)
     assert set(engine.structures.values()) == {"cross-product"}
     check(low, high, engine, host, edges_of(low, high, 4000 if COMPILED else 300, rng))
+    if grouped and COMPILED:
+        compiled = engine.given or engine.routed
+        assert compiled is not None
+        groups = compiled.arrays["groups"]
+        assert (groups[:, G_RESULT] == RESULT_GROUPED).any() and (groups[:, G_SHAPE] == SHAPE_GROUPED).any()
+
+
+@pytest.mark.parametrize("most", [64 << 20, 0], ids=["grid", "no grid"])
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_first_rules_of_a_flat_chain_by_candidates(seed: int, most: int) -> None:
+    rng = np.random.default_rng(seed)
+    low, high = drawn_boxes(600 if COMPILED else 120, seed)
+    host = chain_of(low, high, rng)
+    config = Config(structure="candidates", max_table_bytes=most)
+    engine = compile_host(host, table="filter", chain="FORWARD", config=config)
+    assert set(engine.structures.values()) == {"candidates"}
+    check(low, high, engine, host, edges_of(low, high, 5000 if COMPILED else 300, rng))
 
 
 def test_ranks_with_wide_classes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,17 +201,17 @@ def test_segments_in_a_host(undecided: str) -> None:
     )
     packets = edge_packets(host, 500 if COMPILED else 150, 1)
     expected = evaluate(host, packets)
-    for structure in ("cross-product", "diagram", None):
+    for structure in ("candidates", "cross-product", "diagram", None):
         engine = compile_host(host, config=Config(structure=structure))  # type: ignore[arg-type]
         found = engine.evaluate(packets)
         assert not found.differences(expected), str(found.differences(expected))
         assert np.array_equal(found.rule_packets, expected.rule_packets)
-        if structure == "cross-product":
-            assert "cross-product" in engine.structures.values()
+        if structure in ("candidates", "cross-product"):
+            assert structure in engine.structures.values()
 
 
 def test_structures_that_do_not_exist() -> None:
-    with pytest.raises(CompileError, match="say one of cross-product, diagram, linear"):
+    with pytest.raises(CompileError, match="say one of candidates, cross-product, diagram, linear"):
         Config(structure="bdd")  # type: ignore[arg-type]
 
 

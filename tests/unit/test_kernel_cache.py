@@ -115,7 +115,7 @@ def use(name, structure, most, **chain):
 if sys.argv[1] == "warm":
     warmup()
 before = {name: set(map(str, kernel.signatures)) for name, kernel in kernels()}
-for structure in (None, "cross-product", "diagram", "linear"):
+for structure in (None, "candidates", "cross-product", "diagram", "linear"):
     for most in (64 << 20, 0):
         use("docker28-modes", structure, most)
 use("docker28-bridges-noproxy", "cross-product", 64 << 20)
