@@ -26,8 +26,10 @@ from fastpath.kernels.layout import (
     B_NOTRACK,
     B_SPORT,
     B_TOUCHED,
+    C_SLOT,
     E_COLUMNS,
     E_RECORD,
+    E_SLOT,
     F_BASE,
     F_CLASSES,
     F_COUNT,
@@ -56,6 +58,9 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
 TESTS = 1 << 31
+MOST_LOOKUPS = 8
+"""Cross products of a place: all of its packets go through all of them."""
+
 KEEP_OIF = -(1 << 30)
 """Interface id that stands for: what was written before stays."""
 
@@ -69,7 +74,7 @@ class Place:
         levels: field slots of the levels.
         base: where the place's rows begin in the plan's ``steps``.
         roots: for each stage the word that packets begin with.
-        lookup: number of the one cross product, -1 for none.
+        lookups: numbers of the cross products.
         first: where its records begin in the arrays of the plan.
         own: records of its own; behind them come those that packets ended with before.
         records: numbers of its own records in the compiled tables.
@@ -80,7 +85,7 @@ class Place:
     levels: tuple[int, ...]
     base: int
     roots: tuple[int, ...]
-    lookup: int
+    lookups: tuple[int, ...]
     first: int
     own: int
     size: int
@@ -124,12 +129,11 @@ def plan(arrays: Arrays, record_stage: Array) -> BulkPlan | None:
 
 
 def _together(stages: Array, wanted: Sequence[int]) -> list[int]:
-    """Those of some stages that a place can have: none that is walked, and one cross product at most."""
+    """Those of some stages that a place can have: none that is walked, and not too many cross products."""
     found: list[int] = []
     for s in wanted:
-        lookups = int(stages[s, S_LOOKUPS])
-        taken = sum(int(stages[x, S_LOOKUPS]) for x in found)
-        if stages[s, S_KIND] != LINEAR and taken + lookups <= 1:
+        lookups = sum(int(stages[x, S_LOOKUPS]) for x in (*found, s))
+        if stages[s, S_KIND] != LINEAR and lookups <= MOST_LOOKUPS:
             found.append(s)
     return found
 
@@ -176,21 +180,23 @@ class _Planner:
         ended = before.size if before is not None else 0
         stages = self.arrays["stages"]
         at = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
-        lookup, first_leaf, shifts = -1, 0, at
-        of_lookup = [s for s in here if stages[s, S_LOOKUPS]]
-        if of_lookup:
-            lookup = int(stages[of_lookup[0], S_LOOKUP])
-            first_leaf = len(self.plan.leaves) // E_COLUMNS
-            shifts = self.leaves(here, at, ended)
+        lookups = tuple(
+            x for s in here for x in range(stages[s, S_LOOKUP], stages[s, S_LOOKUP] + stages[s, S_LOOKUPS]))
+        first_leaf, shifts = len(self.plan.leaves) // E_COLUMNS, at
+        if lookups:
+            shifts = self.leaves(here, lookups, at, ended)
         self.keep(own, before, following)
         base = int(stages[here[0], S_ROWS]) if whole else 0
         levels, roots = self.as_it_is(here[0]) if whole else self.joined(here, shifts, ended)
-        return Place(tuple(here), levels, base, roots, lookup, first, len(own), len(own) + ended,
+        return Place(tuple(here), levels, base, roots, lookups, first, len(own), len(own) + ended,
                      np.concatenate(numbers), first_leaf)
 
-    def leaves(self, here: Sequence[int], at: Array, ended: int) -> Array:
-        """Adds the leaves of a place with a cross product: a stage's own, or one for each of its records, and one for
-        each record that packets ended with before -> where each stage's begin, and those of the latter."""
+    def leaves(self, here: Sequence[int], lookups: Sequence[int], at: Array, ended: int) -> Array:
+        """Adds the leaves of a place with cross products: a stage's own, or one for each of its records, and one for
+        each record that packets ended with before -> where each stage's begin, and those of the latter.
+
+        ``E_SLOT`` is the place of a leaf's cross product among `lookups` here."""
+        slots = self.arrays["lookups"][list(lookups), C_SLOT]
         found, shifts = [], [0]
         for stage, first, behind in zip(here, at, at[1:], strict=False):
             if self.arrays["stages"][stage, S_LOOKUPS]:
@@ -198,6 +204,7 @@ class _Planner:
                 ends = [int(s) for s in self.arrays["stages"][:, S_LEAVES] if s > begin]
                 own = self.arrays["leaves"][begin:min(ends, default=len(self.arrays["leaves"]))].copy()
                 own[:, E_RECORD] += first
+                own[:, E_SLOT] = np.argmax(own[:, E_SLOT, None] == slots, axis=1)
             else:
                 own = np.zeros((behind - first, E_COLUMNS), np.int64)
                 own[:, E_RECORD] = np.arange(first, behind)

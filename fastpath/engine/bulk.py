@@ -382,14 +382,21 @@ class Program:
         found: list[int] = []
         for number, place in enumerate(self.plan.places):
             words = self.new_row()
-            kinds: dict[int, int] = {}
-            merged = -1
-            if place.lookup >= 0:
-                merged, kinds = self.segment(place, words, foldable=number == 0 and len(place.stages) == 1)
-            if place.lookup < 0 or kinds:
+            ops = self.rows
+            self.rows += len(place.lookups)
+            for i, which in enumerate(place.lookups):
+                self.segment(self.arrays["lookups"][which], ops + i)
+            if len(place.lookups) == 1 and number == 0 and (records := self.folded(place)) is not None:
+                self.add(at.OP_ENTER, words, ops, self.add_enter(records))
+            else:
+                kinds = {}
+                for i, which in enumerate(place.lookups):
+                    lookup = self.arrays["lookups"][which]
+                    row = self.add(at.OP_MERGE, self.new_row(), ops + i, int(lookup[at.C_KINDS]), 0)
+                    kinds[int(lookup[at.C_KIND_SLOT])] = row
                 self.walk(place, words, kinds, found)
-            if kinds:
-                self.add(at.OP_RANKED, words, merged, place.first_leaf * at.E_COLUMNS)
+                if place.lookups:
+                    self.add(at.OP_RANKED, words, ops, place.first_leaf * at.E_COLUMNS)
             found.append(words)
             kind = self.plan.columns["kind"][place.first:place.first + place.own]
             if (kind != at.FATE_PLAIN).any():
@@ -420,10 +427,8 @@ class Program:
     def slots(self, places: Sequence[Place]) -> Counter[int]:
         """How often the classes of each field are looked at in some places."""
         found = Counter(slot for place in places for slot in place.levels)
-        for place in places:
-            if place.lookup < 0:
-                continue
-            lookup = self.arrays["lookups"][place.lookup]
+        for which in (x for place in places for x in place.lookups):
+            lookup = self.arrays["lookups"][which]
             merge, group = int(lookup[at.C_MERGE]), int(lookup[at.C_GROUP])
             found.update(self.arrays["merges"][merge:merge + int(lookup[at.C_MERGES]), at.M_SLOT].tolist())
             for row in self.arrays["groups"][group:group + int(lookup[at.C_GROUPS])].tolist():
@@ -474,14 +479,10 @@ class Program:
             return None
         return np.where(local, place.roots[1], place.roots[0]).astype(np.uint32)
 
-    def segment(self, place: Place, words: int, *, foldable: bool) -> tuple[int, dict[int, int]]:
-        """The passes of a cross product -> (row of the ops, rows of their kinds by slot).
-
-        Where all but the op is the same in all packets, its record is looked up at once, and there are no kinds left.
-        """
-        lookup = self.arrays["lookups"][place.lookup]
+    def segment(self, lookup: Array, best: int) -> None:
+        """Adds the passes of a cross product, which write the ops that they find into the row `best`."""
         rest = self.rest(lookup)
-        best, places, columns = self.new_row(), self.new_row(), self.new_row()
+        places, columns = self.new_row(), self.new_row()
         first = int(lookup[at.C_GROUP])
         for number, group in enumerate(self.arrays["groups"][first:first + int(lookup[at.C_GROUPS])].tolist()):
             shape = group[at.G_SHAPE]
@@ -511,13 +512,6 @@ class Program:
                          int(lookup[at.C_HOLDS]), int(lookup[at.C_WORDS]) << 1 | merged)
         if not int(lookup[at.C_GROUPS]):
             self.add(at.OP_CONSTANT, best, int(lookup[at.C_MISS]), 1)
-        kind_slot = int(lookup[at.C_KIND_SLOT])
-        if foldable and (records := self.folded(place, kind_slot)) is not None:
-            self.add(at.OP_ENTER, words, best, self.add_enter(records))
-            return best, {}
-        kind = self.new_row()
-        self.add(at.OP_MERGE, kind, best, int(lookup[at.C_KINDS]), 0)
-        return best, {kind_slot: kind}
 
     def candidates(self, lookup: Array, group: list[int], rest: int, first: int, second: int, best: int) -> None:
         """The passes of a lookup by candidates, with rows for the words of both keys."""
@@ -560,9 +554,12 @@ class Program:
             self.add(at.OP_CONSTANT, row, begin, 1)
         return row
 
-    def folded(self, place: Place, kind_slot: int) -> Array | None:
+    def folded(self, place: Place) -> Array | None:
         """The record of every op where all levels but the kind's have one class, uint32; None where they do not."""
-        lookup = self.arrays["lookups"][place.lookup]
+        if len(place.stages) > 1:
+            return None
+        lookup = self.arrays["lookups"][place.lookups[0]]
+        kind_slot = int(lookup[at.C_KIND_SLOT])
         ops = np.arange(int(lookup[at.C_MISS]) + 1)
         kinds = self.arrays["cells16"][int(lookup[at.C_KINDS]) + ops].astype(np.int64)
         words = np.full(len(ops), place.roots[0], np.int64)

@@ -34,6 +34,9 @@ from fastpath.kernels.layout import (
     COL_SRC,
     COL_STATE,
     COL_TCP_FLAGS,
+    E_RANKED,
+    E_RANKS,
+    E_SLOT,
     FATE_HARD,
     OP_AFFECT,
     OP_AUTO,
@@ -324,12 +327,17 @@ def _lists(
 
 @helper
 def _ranked(leaves: Any, ranks: Any, ops: Any, m: Any, words: Any) -> None:
-    """Leaves -> records: the first one of the leaf plus the rank of the op."""
-    four = np.uint32(4)
+    """Leaves -> records: the first one of the leaf plus the rank of the op that its cross product found.
+
+    ops: one row for each cross product, uint32 of shape (cross products or more, BULK_BLOCK).
+    """
+    four, width = np.uint64(4), np.uint64(ops.shape[1])
+    flat = ops.reshape(ops.size)
     for k in range(m):
-        leaf = words[k] * four
-        rank = ranks[np.uint32(leaves[leaf + np.uint32(2)]) + ops[k]] & np.uint32(leaves[leaf + np.uint32(3)])
-        words[k] = np.uint32(leaves[leaf]) + rank
+        leaf = np.uint64(words[k]) * four
+        op = flat[np.uint64(leaves[leaf + np.uint64(E_SLOT)]) * width + np.uint64(k)]
+        rank = ranks[np.uint64(leaves[leaf + np.uint64(E_RANKS)]) + np.uint64(op)]
+        words[k] = np.uint32(leaves[leaf]) + (rank & np.uint32(leaves[leaf + np.uint64(E_RANKED)]))
 
 
 @helper
@@ -534,7 +542,7 @@ def bulk(
                 candidates(cells32[d:], cells32[program[p, P_E]:], program[p, P_F], rows[a], rows[b], rows[c], m, row,
                            found, onward)
             elif op == OP_RANKED:
-                _ranked(fates.leaves[b:], cells32, rows[a], m, row)
+                _ranked(fates.leaves[b:], cells32, rows[a:], m, row)
             elif op == OP_VERDICT:
                 _table(fates.verdict[a:], row, m, o.verdict[b0:e])
             elif op == OP_HOOK:
