@@ -38,6 +38,9 @@ MOST_COUNTED = 1 << 22
 LANES, MOST_LANED = 4, 1 << 12
 """Arrays of counts taken in turn, for places of fewer records than that."""
 
+MOST_REMEMBERED = 32
+"""Arrays kept for batches of kinds met before."""
+
 KEEP_CODE = -(1 << 15)
 """Interface code that stands for: what was written before stays."""
 
@@ -560,23 +563,36 @@ class Program:
             return None
         lookup = self.arrays["lookups"][place.lookups[0]]
         kind_slot = int(lookup[at.C_KIND_SLOT])
-        ops = np.arange(int(lookup[at.C_MISS]) + 1)
-        kinds = self.arrays["cells16"][int(lookup[at.C_KINDS]) + ops].astype(np.int64)
-        words = np.full(len(ops), place.roots[0], np.int64)
-        rows = self.plan.steps[place.base:]
+        fixed: list[int] = []
         for slot in place.levels:
-            if slot == kind_slot:
-                classes = kinds
-            else:
-                constant = self.fixed_class(slot)
-                if constant is None or self.fields[slot, at.F_BASE] in (at.B_DST, at.B_DPORT):
-                    return None
-                classes = np.full(len(ops), constant)
-            words = rows[(words & 0x7FFFFFFF) + np.where(words >> 31, classes, 0)].astype(np.int64)
-        leaves = self.plan.leaves.reshape(-1, at.E_COLUMNS)[place.first_leaf + words]
-        ranks = self.arrays["cells32"][leaves[:, at.E_RANKS] + ops].astype(np.int64)
-        records: Array = leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])
-        return records.astype(np.uint32)
+            constant = 0 if slot == kind_slot else self.fixed_class(slot)
+            if constant is None or self.fields[slot, at.F_BASE] in (at.B_DST, at.B_DPORT):
+                return None
+            fixed.append(constant)
+
+        def records() -> Array:
+            ops = np.arange(int(lookup[at.C_MISS]) + 1)
+            kinds = self.arrays["cells16"][int(lookup[at.C_KINDS]) + ops].astype(np.int64)
+            words = np.full(len(ops), place.roots[0], np.int64)
+            rows = self.plan.steps[place.base:]
+            for slot, constant in zip(place.levels, fixed, strict=True):
+                classes = kinds if slot == kind_slot else constant
+                words = rows[(words & 0x7FFFFFFF) + np.where(words >> 31, classes, 0)].astype(np.int64)
+            leaves = self.plan.leaves.reshape(-1, at.E_COLUMNS)[place.first_leaf + words]
+            ranks = self.arrays["cells32"][leaves[:, at.E_RANKS] + ops].astype(np.int64)
+            found: Array = leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])
+            return found.astype(np.uint32)
+
+        return self.remembered(("records", place.first, *fixed), records)
+
+    def remembered(self, key: object, make: Callable[[], Array]) -> Array:
+        """What was made before for a batch of this kind, or is made now."""
+        found = self.plan.remembered.get(key)
+        if found is None:
+            if len(self.plan.remembered) >= MOST_REMEMBERED:
+                self.plan.remembered.clear()
+            found = self.plan.remembered[key] = in_large_pages(make())
+        return found
 
     # ------------------------------------------------------------------------------------------------- results
 
@@ -658,17 +674,28 @@ class Program:
     def fates(self) -> at.Fates:
         """What records mean, with the batch's interface codes."""
         means = self.plan.columns
-        oif = self.names[np.maximum(means["oif"], 0)]
-        oif[means["oif"] < 0] = -1
-        oif[means["oif"] == KEEP_OIF] = KEEP_CODE
-        if self.compiled.given_oif and (value := self.constant("oif")) is not None:
-            oif[oif == AS_GIVEN] = value
-        packed: Array = np.zeros(1, np.uint64)
-        if self.packed:
-            packed = means["rule"].astype(np.uint32).astype(np.uint64) | oif.astype(np.uint16).astype(np.uint64) << 32
+        given = self.constant("oif") if self.compiled.given_oif else None
+
+        def of_oif() -> Array:
+            oif: Array = self.names[np.maximum(means["oif"], 0)]
+            oif[means["oif"] < 0] = -1
+            oif[means["oif"] == KEEP_OIF] = KEEP_CODE
+            if given is not None:
+                oif[oif == AS_GIVEN] = given
+            return oif
+
+        def of_all() -> Array:
+            packed: Array = means["rule"].astype(np.uint32).astype(np.uint64)
+            packed |= oif.astype(np.uint16).astype(np.uint64) << 32
             packed |= means["verdict"].astype(np.uint64) << 48 | means["hook"].astype(np.uint64) << 56
+            return packed
+
+        kind = (self.names.tobytes(), given)
+        oif = self.remembered(("oif", *kind), of_oif)
+        packed = self.remembered(("packed", *kind), of_all) if self.packed else np.zeros(1, np.uint64)
+        enter = self.enter[0] if len(self.enter) == 1 else np.concatenate(self.enter)
         return at.Fates(
-            packed=read_only(packed), enter=read_only(in_large_pages(np.concatenate(self.enter))), oif=read_only(oif),
+            packed=read_only(packed), enter=read_only(in_large_pages(enter)), oif=read_only(oif),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
             **{name: read_only(means[name]) for name in (
                 "verdict", "hook", "rule", "walked", "kind", "dnat", "source")},
@@ -763,7 +790,7 @@ def run_bulk(
         for (begin, lanes), place in zip(program.counted, plan.places, strict=True):
             counted = totals[:, begin:begin + lanes * (place.size + 1)].reshape(2, lanes, place.size + 1).sum(axis=1)
             for kind in range(2):
-                np.add.at(records_counted[kind], place.records, counted[kind, :place.own])
+                records_counted[kind, place.records] += counted[kind, :place.own]  # each record once in a place
     for name in KEPT:
         if name in wanted and name not in columns:
             columns[name] = np.zeros(n, np.uint8) if name == "flags" else packets.column(name)
