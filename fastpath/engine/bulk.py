@@ -273,7 +273,7 @@ class Program:
         moving = {p.column: p.table.astype(np.int64) for p in parts if p.fixed is None}
         groups: list[tuple[tuple[str, ...], Array]] = []
         if "state" in moving:
-            if bool((self.packets.column("state") == 0).any()):
+            if len(self.packets) and int(self.packets.column("state").min()) == 0:
                 of_proto = moving.pop("proto", np.zeros(256, np.int64))
                 groups.append((("auto",), self.auto(moving.pop("state"), of_proto)))
             else:
@@ -300,10 +300,13 @@ class Program:
             groups[0] = names, self.arrays["maps"][whole + table]
             whole = None
         if whole is not None and len(groups) == 2 and [len(g[0]) for g in groups] == [2, 2]:
-            (a, first), (_, second) = groups
-            self.column("iif"), self.column("oif")
-            return self.add(at.OP_PAIR_CODES, row, self.octet(a[0]), self.octet(a[1]), self.add_small(first),
-                            self.add_small(second), len(self.ids), whole)
+            ((a, b), first), (_, second) = groups
+            sums, number = np.unique(first, return_inverse=True)
+            if len(sums) * len(second) <= MOST_PAIRS:  # by sums of the bytes, and interfaces as they are
+                self.column("iif"), self.column("oif")
+                of_all = self.arrays["maps"][whole + sums[:, None] + second[None, :]].reshape(-1)
+                return self.add(at.OP_PAIR_CODES, row, self.octet(a), self.octet(b),
+                                self.add_small(number.reshape(-1) * len(second)), self.add_small(of_all), len(self.ids))
         if groups[0][0] == ("auto",) and (codes_of := next((g for g in groups if g[0] == ("iif",)), None)):
             groups.remove(codes_of)
             groups[0] = ("auto", "iif"), np.concatenate([groups[0][1], codes_of[1]])
@@ -370,12 +373,12 @@ class Program:
                 self.add(at.OP_STEP_WORD, words, column, base, int(found[at.F_TABLE]), mask, 0, first)
                 return
             row = self.classes(slot)
-            op, _, a, b, c, d, width, whole = self.passes[-1]
+            op, _, a, b, c, d, width, _ = self.passes[-1]
             if len(self.passes) == mark + 1 and op == at.OP_BYTE:
                 self.passes[-1] = [at.OP_STEP_OCTET, words, a, base, b, 0, 0, first]
                 return
             if len(self.passes) == mark + 1 and op == at.OP_PAIR_CODES:
-                self.passes[-1] = [at.OP_STEP_MIXED, words, a << 8 | b, base, c, d, width << 32 | whole, first]
+                self.passes[-1] = [at.OP_STEP_MIXED, words, a << 8 | b, base, c, d, width, first]
                 return
         row = self.classes(slot)
         self.add(at.OP_STEP, words, row, base, 0, 0, 0, first)

@@ -130,17 +130,18 @@ class Engine:
             raise PacketError(f"these are IPv{packets.family} packets, and the ruleset is of family {self.family}")
         interfaces = list(packets.interfaces)
         parts: list[tuple[Compiled, Array | None]] = []
-        given = packets.column("oif") >= 0 if packets.has("oif") else np.zeros(0, bool)
-        if not self.complete and not (packets.has("oif") and bool(given.all())) and not self._needs_no_route() and n:
+        least, most = _extremes(packets, "oif") if packets.has("oif") and n else (-1, -1)
+        if not self.complete and least < 0 and not self._needs_no_route() and n:
             raise PacketError("the host's routes are not known: give the packets an oif column (an interface name, or "
                               "local for what is delivered to the host)")
         if n == 0 and self.host is None and self.routed is None:
             parts.append((self._compiled(True), None))
-        elif not packets.has("oif") or not given.any():
+        elif most < 0:
             parts.append((self._compiled(False), None))
-        elif given.all():
+        elif least >= 0:
             parts.append((self._compiled(True), None))
         else:
+            given = packets.column("oif") >= 0
             parts.append((self._compiled(False), np.flatnonzero(~given)))
             parts.append((self._compiled(True), np.flatnonzero(given)))
         out = {c.name: np.empty(n, c.dtype) for c in RESULT_COLUMNS if c.name in wanted} if len(parts) > 1 else {}
@@ -289,6 +290,15 @@ class Engine:
                 arrays |= compiler_tables.to_arrays(compiled, prefix)
         with open(path, "wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def _extremes(packets: PacketBatch, name: str) -> tuple[int, int]:
+    """(least, greatest) value of a column."""
+    value = packets.constant(name)
+    if value is not None:
+        return value, value
+    values = packets.column(name)
+    return int(values.min()), int(values.max())
 
 
 def load_engine(path: str | Path) -> Engine:

@@ -131,15 +131,17 @@ def _codes(table: Any, first: Any, second: Any, width: Any, plus: Any, row: Any)
 
 
 @helper
-def _pair_codes(
-    bytes_table: Any, codes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any, row: Any
-) -> None:
+def _mixed(bytes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any) -> Any:
+    """The class of two bytes and two interface codes, whose smallest is -1."""
+    codes = np.uint32((np.int32(c) + np.int32(1)) * np.int32(width) + np.int32(d) + np.int32(1))
+    return of_all[np.uint32(bytes_table[np.uint32(a) << np.uint32(8) | np.uint32(b)]) + codes]
+
+
+@helper
+def _pair_codes(bytes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any, row: Any) -> None:
     """Two bytes and two interfaces -> the class of their product."""
-    one, shift, wide = np.uint32(1), np.uint32(8), np.uint32(width)
     for k in range(len(a)):
-        place = np.uint32(bytes_table[np.uint32(a[k]) << shift | np.uint32(b[k])])
-        place += np.uint32(codes_table[np.uint32(np.uint32(c[k]) + one) * wide + np.uint32(np.uint32(d[k]) + one)])
-        row[k] = of_all[place]
+        row[k] = _mixed(bytes_table, of_all, a[k], b[k], c[k], d[k], width)
 
 
 @helper
@@ -241,19 +243,16 @@ def _step_narrow(rows: Any, first: Any, table: Any, column: Any, words: Any) -> 
 
 @helper
 def _step_mixed(
-    rows: Any, first: Any, bytes_table: Any, codes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any,
-    words: Any
+    rows: Any, first: Any, bytes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any, words: Any
 ) -> None:
     """A level of a product of two bytes and two interfaces."""
-    one, shift, wide = np.uint32(1), np.uint32(8), np.uint32(width)
-    here = rows[max(first, 0):]
-    for k in range(len(a)):
-        place = np.uint32(bytes_table[np.uint32(a[k]) << shift | np.uint32(b[k])])
-        place += np.uint32(codes_table[np.uint32(np.uint32(c[k]) + one) * wide + np.uint32(np.uint32(d[k]) + one)])
-        if first >= 0:
-            words[k] = here[of_all[place]]
-        else:
-            words[k] = _next(rows, words[k], np.uint32(of_all[place]))
+    if first >= 0:
+        here = rows[first:]
+        for k in range(len(a)):
+            words[k] = here[_mixed(bytes_table, of_all, a[k], b[k], c[k], d[k], width)]
+    else:
+        for k in range(len(a)):
+            words[k] = _next(rows, words[k], np.uint32(_mixed(bytes_table, of_all, a[k], b[k], c[k], d[k], width)))
 
 
 @helper
@@ -472,9 +471,8 @@ def bulk(
                 _step_wide(steps[b:], program[p, P_F], cells16[c:], wides[a][b0:e], d, row)
             elif op == OP_STEP_MIXED:
                 _step_mixed(
-                    steps[b:], program[p, P_F], small[c:], small[d:], small[program[p, P_E] & 0xFFFFFFFF:],
-                    octets[a >> 8][b0:e], octets[a & 255][b0:e], interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e],
-                    program[p, P_E] >> 32, row)
+                    steps[b:], program[p, P_F], small[c:], small[d:], octets[a >> 8][b0:e], octets[a & 255][b0:e],
+                    interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e], program[p, P_E], row)
             elif op == OP_BYTE:
                 _byte(small[b:], octets[a][b0:e], c != 0, row)
             elif op == OP_PAIR:
@@ -484,8 +482,8 @@ def bulk(
             elif op == OP_CODES:
                 _codes(small[a:], interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e], b, c != 0, row)
             elif op == OP_PAIR_CODES:
-                _pair_codes(small[c:], small[d:], small[program[p, P_F]:], octets[a][b0:e], octets[b][b0:e],
-                            interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e], program[p, P_E], row)
+                _pair_codes(small[c:], small[d:], octets[a][b0:e], octets[b][b0:e], interfaces[COL_IIF][b0:e],
+                            interfaces[COL_OIF][b0:e], program[p, P_E], row)
             elif op == OP_AUTO:
                 _auto(small[a:], small[b:], small[c:], small[d:], octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e],
                       octets[COL_TCP_FLAGS][b0:e], octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], row)
