@@ -309,15 +309,17 @@ class Program:
                                 self.add_small(number.reshape(-1) * len(second)), self.add_small(of_all), len(self.ids))
         if groups[0][0] == ("auto",) and (codes_of := next((g for g in groups if g[0] == ("iif",)), None)):
             groups.remove(codes_of)
+            if whole is not None and len(groups) == 2 and len(groups[1][0]) == 1 and groups[1][0][0] in at.OCTETS:
+                sums, number = np.unique(groups[0][1], return_inverse=True)
+                octets, place = np.unique(groups[1][1], return_inverse=True)
+                if len(sums) * len(self.ids) * len(octets) <= MOST_PAIRS:  # interfaces as they are here too
+                    of_all = self.arrays["maps"][
+                        whole + sums[:, None, None] + codes_of[1][None, :, None] + octets[None, None, :]].reshape(-1)
+                    self.addend(row, ("auto",), number.reshape(-1) * len(self.ids) * len(octets), plus=False)
+                    tables = self.passes.pop()[2:5]
+                    octet = self.add_small(place.reshape(-1)) << 8 | self.octet(groups[1][0][0])
+                    return self.add(at.OP_AUTO_PRODUCT, row, *tables, len(octets), octet, self.add_small(of_all))
             groups[0] = ("auto", "iif"), np.concatenate([groups[0][1], codes_of[1]])
-        if [len(g[0]) for g in groups] == [2, 1] and groups[0][0][0] == "auto" and groups[1][0][0] in at.OCTETS:
-            (_, first), ((name,), second) = groups
-            where = self.add_small(second)
-            self.addend(row, ("auto", "iif"), first, plus=False)
-            if whole is not None:
-                self.passes[-1] = [at.OP_AUTO_PRODUCT, *self.passes[-1][1:6], where << 8 | self.octet(name), whole]
-                return row
-            return self.add(at.OP_BYTE, row, self.octet(name), where, 1)
         for i, (names, table) in enumerate(groups):
             self.addend(row, names, table, plus=i > 0)
         return row if whole is None else self.add(at.OP_FINAL, row, whole)
@@ -376,6 +378,12 @@ class Program:
             op, _, a, b, c, d, width, _ = self.passes[-1]
             if len(self.passes) == mark + 1 and op == at.OP_BYTE:
                 self.passes[-1] = [at.OP_STEP_OCTET, words, a, base, b, 0, 0, first]
+                return
+            if len(self.passes) == mark + 1 and op == at.OP_PAIR:
+                self.passes[-1] = [at.OP_STEP_PAIR, words, a << 8 | b, base, c, 0, 0, first]
+                return
+            if len(self.passes) == mark + 1 and op == at.OP_CODE:
+                self.passes[-1] = [at.OP_STEP_CODE, words, a, base, b, 0, 0, first]
                 return
             if len(self.passes) == mark + 1 and op == at.OP_PAIR_CODES:
                 self.passes[-1] = [at.OP_STEP_MIXED, words, a << 8 | b, base, c, d, width, first]

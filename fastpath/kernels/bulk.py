@@ -72,10 +72,12 @@ from fastpath.kernels.layout import (
     OP_SOURCES,
     OP_STEP,
     OP_STEP_BY_CODE,
+    OP_STEP_CODE,
     OP_STEP_ENTERING,
     OP_STEP_HALF,
     OP_STEP_MIXED,
     OP_STEP_OCTET,
+    OP_STEP_PAIR,
     OP_STEP_WORD,
     OP_VERDICT,
     OP_WALKED,
@@ -158,15 +160,15 @@ def _auto(
 
 @helper
 def _auto_product(
-    table: Any, tcp: Any, icmp: Any, codes_table: Any, octet_table: Any, of_all: Any, state: Any, proto: Any,
-    flags: Any, kind: Any, codes: Any, octet: Any, row: Any
+    table: Any, tcp: Any, icmp: Any, octet_table: Any, of_all: Any, width: Any, state: Any, proto: Any, flags: Any,
+    kind: Any, codes: Any, octet: Any, row: Any
 ) -> None:
     """As :func:`_auto` with another byte, and the class of their product."""
-    shift, one = np.uint32(10), np.uint32(1)
+    shift, one, wide = np.uint32(10), np.uint32(1), np.uint32(width)
     for k in range(len(state)):
         at = (np.uint32(state[k]) << shift) + np.uint32(proto[k]) + np.uint32(tcp[flags[k]]) + np.uint32(icmp[kind[k]])
-        place = np.uint32(table[at]) + np.uint32(codes_table[np.uint32(np.uint32(codes[k]) + one)])
-        row[k] = of_all[place + np.uint32(octet_table[octet[k]])]
+        place = np.uint32(table[at]) + np.uint32(np.uint32(codes[k]) + one) * wide + np.uint32(octet_table[octet[k]])
+        row[k] = of_all[place]
 
 
 @helper
@@ -239,6 +241,32 @@ def _step_narrow(rows: Any, first: Any, table: Any, column: Any, words: Any) -> 
     else:
         for k in range(len(column)):
             words[k] = _next(rows, words[k], np.uint32(table[column[k]]))
+
+
+@helper
+def _step_pair(rows: Any, first: Any, table: Any, a: Any, b: Any, words: Any) -> None:
+    """A level of two bytes."""
+    shift = np.uint32(8)
+    here = rows[max(first, 0):]
+    if first >= 0:
+        for k in range(len(a)):
+            words[k] = here[table[np.uint32(a[k]) << shift | np.uint32(b[k])]]
+    else:
+        for k in range(len(a)):
+            words[k] = _next(rows, words[k], np.uint32(table[np.uint32(a[k]) << shift | np.uint32(b[k])]))
+
+
+@helper
+def _step_code(rows: Any, first: Any, table: Any, column: Any, words: Any) -> None:
+    """A level of an interface."""
+    one = np.uint32(1)
+    here = rows[max(first, 0):]
+    if first >= 0:
+        for k in range(len(column)):
+            words[k] = here[table[np.uint32(np.uint32(column[k]) + one)]]
+    else:
+        for k in range(len(column)):
+            words[k] = _next(rows, words[k], np.uint32(table[np.uint32(np.uint32(column[k]) + one)]))
 
 
 @helper
@@ -469,6 +497,10 @@ def bulk(
                 _step_narrow(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], row)
             elif op == OP_STEP_WORD:
                 _step_wide(steps[b:], program[p, P_F], cells16[c:], wides[a][b0:e], d, row)
+            elif op == OP_STEP_PAIR:
+                _step_pair(steps[b:], program[p, P_F], small[c:], octets[a >> 8][b0:e], octets[a & 255][b0:e], row)
+            elif op == OP_STEP_CODE:
+                _step_code(steps[b:], program[p, P_F], small[c:], interfaces[a][b0:e], row)
             elif op == OP_STEP_MIXED:
                 _step_mixed(
                     steps[b:], program[p, P_F], small[c:], small[d:], octets[a >> 8][b0:e], octets[a & 255][b0:e],
@@ -488,11 +520,10 @@ def bulk(
                 _auto(small[a:], small[b:], small[c:], small[d:], octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e],
                       octets[COL_TCP_FLAGS][b0:e], octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], row)
             elif op == OP_AUTO_PRODUCT:
-                octet = octets[program[p, P_E] & 255][b0:e]
                 _auto_product(
-                    small[a:], small[b:], small[c:], small[d:], small[program[p, P_E] >> 8:], small[program[p, P_F]:],
+                    small[a:], small[b:], small[c:], small[program[p, P_E] >> 8:], small[program[p, P_F]:], d,
                     octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e], octets[COL_TCP_FLAGS][b0:e],
-                    octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], octet, row)
+                    octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], octets[program[p, P_E] & 255][b0:e], row)
             elif op == OP_FINAL:
                 _table(small[a:], row, m, row)
             elif op == OP_HALF:
