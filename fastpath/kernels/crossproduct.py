@@ -26,9 +26,6 @@ from fastpath.kernels.layout import (
     C_REST,
     C_SLOT,
     C_WORDS,
-    E_RANKED,
-    E_RANKS,
-    E_RECORD,
     F_BASE,
     F_COUNT,
     F_KIND,
@@ -52,13 +49,6 @@ from fastpath.kernels.layout import (
     M_WIDTH,
     RESULT_DIRECT,
     RESULT_GROUPED,
-    S_LEAVES,
-    S_LEVEL,
-    S_LEVELS,
-    S_LOOKUP,
-    S_LOOKUPS,
-    S_ROOT,
-    S_ROWS,
     SHAPE_CANDIDATES,
     SHAPE_DENSE,
     SHAPE_GROUPED,
@@ -272,30 +262,3 @@ def write_ops(t: Any, which: Any, classes: Any, here: Any, count: Any, best: Any
         i = here[j]
         ops[i] = best[j]
         kinds[i] = kind_of[best[j]]
-
-
-@helper
-def fold(t: Any, stage: Any, classes: Any, fixed: Any, records: Any) -> Any:
-    """Where the fixed fields leave a stage's record to depend on its one segment's op alone: writes the record of every
-    op into `records`. False where they do not."""
-    if t.stages[stage, S_LOOKUPS] != 1:
-        return False
-    which = t.stages[stage, S_LOOKUP]
-    kind_slot = t.lookups[which, C_KIND_SLOT]
-    first = t.stages[stage, S_LEVEL]
-    for level in range(first, first + t.stages[stage, S_LEVELS]):
-        f = t.levels[level]
-        if f != kind_slot and not is_fixed(t.fields, f, fixed):
-            return False
-    rows = t.rows[t.stages[stage, S_ROWS]:]
-    for op in range(t.lookups[which, C_MISS] + 1):
-        kind = np.int64(t.cells16[t.lookups[which, C_KINDS] + op])
-        w = np.int64(t.stages[stage, S_ROOT])
-        for level in range(first, first + t.stages[stage, S_LEVELS]):
-            f = t.levels[level]
-            c = kind if f == kind_slot else np.int64(classes[f, 0])
-            w = np.int64(rows[(w & 0x7FFFFFFF) + (c if w >> 31 else 0)])
-        leaf = t.stages[stage, S_LEAVES] + w
-        rank = np.int64(t.cells32[t.leaves[leaf, E_RANKS] + op]) & t.leaves[leaf, E_RANKED]
-        records[op] = t.leaves[leaf, E_RECORD] + rank
-    return True

@@ -18,7 +18,7 @@ from fastpath.kernels import codes
 from fastpath.kernels._jit import kernel
 from fastpath.kernels.classify import class_of, classify
 from fastpath.kernels.connection import connection_details, connection_states, first_states, has_ports
-from fastpath.kernels.crossproduct import first_ops, fold, write_ops
+from fastpath.kernels.crossproduct import first_ops, write_ops
 from fastpath.kernels.effects import apply
 from fastpath.kernels.layout import (
     A_CONNMARK,
@@ -42,7 +42,6 @@ from fastpath.kernels.layout import (
     B_TOUCHED,
     B_TTL,
     BLOCK,
-    C_MISS,
     DEPTH,
     E_RANKED,
     E_RANKS,
@@ -121,13 +120,6 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     local_id = np.uint32(t.params[P_LOCAL_ID])
     local_stage = t.params[P_LOCAL_STAGE]
     dst_slot, dport_slot = t.params[P_DST_SLOT], t.params[P_DPORT_SLOT]
-    folded, of_stage = np.zeros(n_stages, np.int64), np.zeros(n_stages, np.int64)
-    size = 1
-    for s in range(n_stages):
-        of_stage[s] = size
-        if t.stages[s, S_LOOKUPS] == 1:
-            size += t.lookups[t.stages[s, S_LOOKUP], C_MISS] + 1
-    of_op = np.zeros(size, np.uint32)
     forcing = force.shape[0] > 1
     trying = o.choices.shape[0] > 1
     bytes_too = c.length.shape[0] >= n
@@ -241,22 +233,14 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                     lists[onward + 1, counts[onward + 1]] = np.uint32(at)
                     counts[onward + 1] += np.uint64(1)
                 continue
-            if folded[s] == 0:
-                folded[s] = 1 + np.int64(fold(t, s, classes, fixed, of_op[of_stage[s]:]))
             for x in range(stages[s, S_LOOKUP], stages[s, S_LOOKUP] + stages[s, S_LOOKUPS]):
                 first_ops(t, x, classes, fixed, here, count, rest, places, room, words)
-                if folded[s] == 1:
-                    write_ops(t, x, classes, here, count, words)
+                write_ops(t, x, classes, here, count, words)
             here_rows = rows[stages[s, S_ROWS]:]
             first_level = stages[s, S_LEVEL]
             depth = stages[s, S_LEVELS]
             root = np.uint32(stages[s, S_ROOT])
-            if folded[s] == 2:
-                here_op = of_op[of_stage[s]:]
-                for j in range(count):
-                    words[j] = here_op[words[j]]
-                depth = 0
-            elif depth == 0:
+            if depth == 0:
                 for j in range(count):
                     words[j] = root
             else:
@@ -271,7 +255,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
                     w = words[j]
                     tests = np.uint32(np.int32(w) >> np.int32(31))
                     words[j] = here_rows[(w & offset) + (row[here[j]] & tests)]
-            if stages[s, S_LOOKUPS] and folded[s] == 1:
+            if stages[s, S_LOOKUPS]:
                 here_leaves = leaves[stages[s, S_LEAVES]:]
                 for j in range(count):
                     w = np.uint64(words[j])
