@@ -16,6 +16,10 @@ from bench.conftest import FULL, ROUNDS, Recorder
 ROOT = Path(__file__).resolve().parents[1]
 HOSTS = (*rulesets.HOSTS, "docker50") if FULL else ("docker28-big", "docker26-big", "docker28-seed", "docker50")
 
+SIZES = ("1k", "10k", "100k") if FULL else ("1k", "10k")
+CHAINS = ("docker50", *(f"{style}_{size}" for size in SIZES for style in ("acl", "fw", "ipc")),
+          *(name for name in rulesets.originals() if name.partition("_")[2] in SIZES))
+
 START = """
 import sys
 import fastpath as fp
@@ -34,6 +38,20 @@ def test_compile(record: Recorder, name: str) -> None:
         seconds = record.benchmark.stats.stats.median
         record.keep("compile", name, f"{len(engine.rules)} rules", "fastpath", seconds, "s")
     record.keep("compile", name, f"{len(engine.rules)} rules", "fastpath", engine.nbytes / 1e6, "MB of tables")
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_compile_one_chain(record: Recorder, name: str) -> None:
+    """FORWARD of a large Docker host, and rules of classifiers; the kernels are loaded by a first compilation."""
+    host = rulesets.host(name) if name == "docker50" else rulesets.rules_host(name)
+    record.benchmark.group = "compile FORWARD"
+    engine = record.benchmark.pedantic(
+        lambda: fp.compile(host, table="filter", chain="FORWARD"), rounds=1 if name.endswith("100k") else ROUNDS,
+        warmup_rounds=1)
+    rules = f"{len(engine.rules)} rules"
+    if record.benchmark.stats is not None:
+        record.keep("compile FORWARD", name, rules, "fastpath", record.benchmark.stats.stats.median, "s")
+    record.keep("compile FORWARD", name, rules, "fastpath", engine.nbytes / 1e6, "MB of tables")
 
 
 @pytest.fixture(scope="module")
