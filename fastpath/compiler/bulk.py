@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastpath.compiler.diagram import TESTS
 from fastpath.compiler.memory import in_large_pages
 from fastpath.kernels import codes
 from fastpath.kernels.layout import (
@@ -57,7 +58,6 @@ from fastpath.packets.schema import Verdict
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
-TESTS = 1 << 31
 MOST_LOOKUPS = 8
 """Cross products of a place: all of its packets go through all of them."""
 

@@ -80,7 +80,7 @@ class Engine:
 
     @property
     def structures(self) -> dict[str, str]:
-        """Structure chosen for each stage of the way: ``diagram``, ``cross-product`` or ``linear``."""
+        """Structure chosen for each stage of the way: ``diagram``, ``cross-product``, ``candidates`` or ``linear``."""
         found = self.routed or self.given
         return dict(zip(found.stages, found.structures, strict=True)) if found is not None else {}
 

@@ -586,9 +586,7 @@ def bulk(
             elif op == OP_WALKED:
                 _added(fates.walked[a:], row, m, b != 0, o.walked[b0:e])
             elif op == OP_COPY:
-                if a == COL_SRC:
-                    o.src[b0:e] = wides[COL_SRC][b0:e]
-                elif a == COL_DST:
+                if a == COL_DST:
                     o.dst[b0:e] = wides[COL_DST][b0:e]
                 elif a == COL_MARK:
                     o.mark[b0:e] = wides[COL_MARK][b0:e]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastpath.compiler.bulk import Place
+from fastpath.compiler.diagram import TESTS
 from fastpath.engine.program.classes import HALF_OF, WIDE_OF, Classes
 from fastpath.kernels import layout as at
 from fastpath.packets.schema import LOCAL
@@ -138,8 +139,8 @@ class Ways(Classes):
                 self.add(at.OP_ENTER_BY_CODE, words, where)
         else:
             root = place.roots[1 if len(place.roots) > 1 and self.all_local else 0]
-            if levels and root >> 31:
-                first = root & 0x7FFFFFFF
+            if levels and root & TESTS:
+                first = root & TESTS - 1
             else:
                 self.add(at.OP_CONSTANT, words, root, 1)
         for slot in levels:
@@ -256,7 +257,7 @@ class Ways(Classes):
             rows = self.plan.steps[place.base:]
             for slot, constant in zip(place.levels, fixed, strict=True):
                 classes = kinds if slot == kind_slot else constant
-                words = rows[(words & 0x7FFFFFFF) + np.where(words >> 31, classes, 0)].astype(np.int64)
+                words = rows[(words & TESTS - 1) + np.where(words & TESTS, classes, 0)].astype(np.int64)
             leaves = self.plan.leaves.reshape(-1, at.E_COLUMNS)[place.first_leaf + words]
             ranks = self.arrays["cells32"][leaves[:, at.E_RANKS] + ops].astype(np.int64)
             found: Array = leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])
