@@ -126,6 +126,18 @@ def _grown(array: Any, need: Any) -> Any:
 
 
 @kernel
+def _hash_table(hashes: Any, count: Any, size: Any) -> Any:
+    """A table of `size`, a power of two, with the numbers of the first `count` hashes; -1 where there is none."""
+    table = np.full(size, -1, np.int64)
+    for i in range(count):
+        at = hashes[i] & np.uint64(size - 1)
+        while table[at] >= 0:
+            at = (at + np.uint64(1)) & np.uint64(size - 1)
+        table[at] = i
+    return table
+
+
+@kernel
 def rows_of_key(low: Any, high: Any, classes: Any, most: Any) -> Any:
     """The classes of a key as rows: classes that lie in the same boxes are one row.
 
@@ -292,12 +304,7 @@ def cross_rows(
                 list_start[count] = filled
                 if 2 * count > size:
                     size *= 4
-                    table = np.full(size, -1, np.int64)
-                    for i in range(count):
-                        at = hashes[i] & np.uint64(size - 1)
-                        while table[at] >= 0:
-                            at = (at + np.uint64(1)) & np.uint64(size - 1)
-                        table[at] = i
+                    table = _hash_table(hashes, count, size)
             if found == previous:
                 continue
             previous = found

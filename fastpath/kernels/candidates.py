@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels._jit import helper, kernel
-from fastpath.kernels.build import MIX, _grown
+from fastpath.kernels.build import MIX, _grown, _hash_table
 
 
 @helper
@@ -193,11 +193,6 @@ def candidate_lists(
             start[lists] = filled
             if 2 * lists > size:
                 size *= 4
-                table = np.full(size, -1, np.int64)
-                for q in range(lists):
-                    at = hashes[q] & np.uint64(size - 1)
-                    while table[at] >= 0:
-                        at = (at + np.uint64(1)) & np.uint64(size - 1)
-                    table[at] = q
+                table = _hash_table(hashes, lists, size)
         number[i] = same
     return number, start[:lists + 1].copy(), found[:filled].copy()
