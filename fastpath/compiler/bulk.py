@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastpath.compiler.diagram import TESTS
+from fastpath.compiler.fused import fuse
 from fastpath.compiler.memory import in_large_pages
 from fastpath.kernels import codes
 from fastpath.kernels.layout import (
@@ -39,6 +40,7 @@ from fastpath.kernels.layout import (
     F_TABLE,
     FATE_DNAT,
     FATE_HARD,
+    FATE_PLAIN,
     K_DIRECT,
     K_TRIE,
     LINEAR,
@@ -77,7 +79,8 @@ class Place:
         lookups: numbers of the cross products.
         first: where its records begin in the arrays of the plan.
         own: records of its own; behind them come those that packets ended with before.
-        records: numbers of its own records in the compiled tables.
+        records: numbers of its own records in the compiled tables; where it stands for two places, those of the records
+            of both, -1 for none; int64 of shape (places, own).
         first_leaf: leaves of a cross product in the plan.
     """
 
@@ -97,6 +100,7 @@ class Place:
 class BulkPlan:
     """Places, and what their records mean; arrays over all records of all places.
 
+    ``fused``: the one place stands for two (``fused``), and its records say what NAT makes of every packet.
     ``kind``: what a record does to a packet (``FATE_*``); ``oif``: interface ids, -1 for none, ``KEEP_OIF``.
     ``small``: the compiled tables of small fields, and behind them for each field of 16 bits, from ``direct[slot]`` on,
     the class of every value. ``remembered``: arrays that programs for batches of one kind have in common.
@@ -106,6 +110,7 @@ class BulkPlan:
     steps: Array = field(default_factory=lambda: np.zeros(1, np.uint32))
     enter: Array = field(default_factory=lambda: np.zeros(1, np.uint32))
     columns: Arrays = field(default_factory=dict)
+    fused: bool = False
     leaves: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     small: Array = field(default_factory=lambda: np.zeros(0, np.uint16))
     direct: dict[int, int] = field(default_factory=dict)
@@ -170,9 +175,46 @@ class _Planner:
             self.plan.steps = in_large_pages(np.concatenate(self.parts)) if self.parts else np.zeros(1, np.uint32)
         self.halves()
         self.plan.columns = {name: in_large_pages(np.concatenate(parts)) for name, parts in self.columns.items()}
+        self.plan.columns |= {"target": np.zeros(1, np.uint64), "port": np.zeros(1, np.uint32)}
         # The entries into a place stand where the records of the place before do.
         self.plan.enter = np.concatenate([*enter, np.zeros(1, np.uint32)])
+        if len(self.plan.places) == 2 and not any(place.lookups for place in self.plan.places):
+            self.fuse(*self.plan.places)
         return self.plan
+
+    def fuse(self, first: Place, second: Place) -> None:
+        """Makes one place of two where their diagram stays small."""
+        plan = self.plan
+        kind, dnat = plan.columns["kind"][:first.size], plan.columns["dnat"][:first.size]
+        rewrites = kind == FATE_DNAT
+        found = fuse(
+            self.arrays, plan.steps, first.levels, first.roots, second.levels,
+            _common([list(first.levels), list(second.levels)]), plan.enter[:first.size],
+            np.where(rewrites, dnat[:, 1], -1), np.where(rewrites & (dnat[:, 2] >= 0), dnat[:, 3], -1))
+        if found is None:
+            return
+        a, b = found.first, second.first + found.second
+        own = np.arange(len(a))
+        of = plan.columns
+        hard = (of["kind"][a] == FATE_HARD) | (of["kind"][b] == FATE_HARD)
+        numbers = np.stack([first.records[0][a], np.append(second.records[0], -1)[np.minimum(found.second, second.own)]])
+        renamed = [np.where(of["kind"][b] == FATE_DNAT, b, np.where(of["kind"][a] == FATE_DNAT, a, -1))]
+        address = of["dnat"][renamed[0], 0].astype(np.uint64)
+        ports = [np.where(of["kind"][x] == FATE_DNAT, of["dnat"][x, 2], -1) for x in (a, b)]
+        port = np.where(ports[1] >= 0, ports[1], ports[0])
+        plan.columns = {name: in_large_pages(values) for name, values in {
+            "verdict": of["verdict"][b], "hook": of["hook"][b],
+            "rule": np.where(of["rule"][b] == codes.KEEP_RULE, of["rule"][a], of["rule"][b]),
+            "oif": np.where(of["oif"][b] == KEEP_OIF, of["oif"][a], of["oif"][b]),
+            "walked": of["walked"][a] + of["walked"][b],
+            "kind": np.where(hard, FATE_HARD, FATE_PLAIN).astype(np.uint8),
+            "dnat": np.zeros((1, 4), np.int64), "source": of["source"][b],
+            "target": np.where(renamed[0] >= 0, address, np.uint64(0xFFFFFFFF << 32)),
+            "port": np.where(port >= 0, port, 0xFFFF << 16).astype(np.uint32),
+        }.items()}
+        plan.places = [Place(first.stages + second.stages, found.levels, 0, found.roots, (), 0, len(own), len(own),
+                             numbers)]
+        plan.steps, plan.enter, plan.fused = in_large_pages(found.rows), np.zeros(1, np.uint32), True
 
     def place(self, here: Sequence[int], following: Sequence[int], before: Place | None, *, whole: bool) -> Place:
         first = before.first + before.size if before is not None else 0
@@ -190,7 +232,7 @@ class _Planner:
         base = int(stages[here[0], S_ROWS]) if whole else 0
         levels, roots = self.as_it_is(here[0]) if whole else self.joined(here, shifts, ended)
         return Place(tuple(here), levels, base, roots, lookups, first, len(own), len(own) + ended,
-                     np.concatenate(numbers), first_leaf)
+                     np.concatenate(numbers)[None, :], first_leaf)
 
     def leaves(self, here: Sequence[int], lookups: Sequence[int], at: Array, ended: int) -> Array:
         """Adds the leaves of a place with cross products: a stage's own, or one for each of its records, and one for

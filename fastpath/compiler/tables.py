@@ -291,7 +291,7 @@ class _Packer:
     ) -> None:
         row = [0] * F_COLUMNS
         row[F_KIND], row[F_TABLE], row[F_COUNT] = K_PRODUCT, self.add_map(table), len(parts)
-        row[F_CLASSES] = int(table.max()) + 1
+        row[F_CLASSES], row[F_EXTRA] = int(table.max()) + 1, len(table)
         for i, (found, stride) in enumerate(zip(parts, strides, strict=True)):
             size = interfaces if found.field.base in INTERFACES else 256
             row[F_PARTS + 2 * i] = BASE_NUMBER[found.field.base]

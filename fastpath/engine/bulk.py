@@ -122,17 +122,18 @@ def run_bulk(
                 pass
     for worker in workers:
         worker.empty(totals)
-    records_counted = np.zeros((2, len(compiled.arrays["records"])), np.int64)
+    records_counted = np.zeros((2, len(compiled.arrays["records"]) + 1), np.int64)  # the last is nobody's
     if counters:
         for (begin, lanes), place in zip(program.counted, plan.places, strict=True):
             counted = totals[:, begin:begin + lanes * (place.size + 1)].reshape(2, lanes, place.size + 1).sum(axis=1)
             for kind in range(2):
-                records_counted[kind, place.records] += counted[kind, :place.own]  # each record once in a place
+                for numbers in place.records:
+                    np.add.at(records_counted[kind], numbers, counted[kind, :place.own])
     for name in KEPT:
         if name in wanted and name not in columns:
             columns[name] = np.zeros(n, np.uint8) if name == "flags" else packets.column(name)
     found = np.concatenate([hard[a] for a in sorted(hard)]) if hard else np.zeros(0, np.int64)
-    return Bulk(columns, records_counted[0], records_counted[1], found)
+    return Bulk(columns, records_counted[0, :-1], records_counted[1, :-1], found)
 
 
 @dataclass

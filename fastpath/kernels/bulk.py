@@ -38,6 +38,7 @@ from fastpath.kernels.layout import (
     E_RANKS,
     E_SLOT,
     FATE_HARD,
+    OP_ADDRESS,
     OP_AFFECT,
     OP_AUTO,
     OP_AUTO_PRODUCT,
@@ -65,11 +66,11 @@ from fastpath.kernels.layout import (
     OP_OIF,
     OP_PAIR,
     OP_PAIR_CODES,
+    OP_PORT,
     OP_RANK,
     OP_RANKED,
     OP_RULE,
     OP_RUNS,
-    OP_SOURCES,
     OP_STEP,
     OP_STEP_BY_CODE,
     OP_STEP_CODE,
@@ -438,11 +439,19 @@ def _walked(first: Any, second: Any, a: Any, b: Any, m: Any, out: Any) -> None:
 
 
 @helper
-def _sources(sources: Any, words: Any, column: Any, out: Any) -> None:
-    """Source addresses after NAT: bits that stay are in the high half of what a record says, the others in the low."""
+def _addresses(addresses: Any, words: Any, column: Any, out: Any) -> None:
+    """Addresses after NAT: bits that stay are in the high half of what a record says, the others in the low."""
     for k in range(len(column)):
-        source = sources[words[k]]
-        out[k] = np.uint32(column[k] & np.uint32(source >> np.uint64(32)) | np.uint32(source & np.uint64(0xFFFFFFFF)))
+        address = addresses[words[k]]
+        out[k] = np.uint32(column[k] & np.uint32(address >> np.uint64(32)) | np.uint32(address & np.uint64(0xFFFFFFFF)))
+
+
+@helper
+def _ports(ports: Any, words: Any, column: Any, out: Any) -> None:
+    """Ports after NAT, likewise."""
+    for k in range(len(column)):
+        port = ports[words[k]]
+        out[k] = np.uint16(np.uint32(column[k]) & port >> np.uint32(16) | port & np.uint32(0xFFFF))
 
 
 @helper
@@ -605,8 +614,13 @@ def bulk(
                     row[hard[j] - b0] = np.uint32(b)
                 _count(row, halves[2][b0:e] if c else halves[2][0:0], m,
                        counts[a:a + d * (b + 1)].reshape(d, b + 1))
-            elif op == OP_SOURCES:
-                _sources(fates.source[a:], row, wides[COL_SRC][b0:e], o.src[b0:e])
+            elif op == OP_ADDRESS:
+                if b == COL_SRC:
+                    _addresses(fates.source[a:], row, wides[COL_SRC][b0:e], o.src[b0:e])
+                else:
+                    _addresses(fates.target[a:], row, wides[COL_DST][b0:e], o.dst[b0:e])
+            elif op == OP_PORT:
+                _ports(fates.port[a:], row, halves[1][b0:e], o.dport[b0:e])
             elif op == OP_AFFECT:
                 many = _affected(fates.kind[a:], row, m, found)
                 dst, dport = o.dst[b0:e], o.dport[b0:e]

@@ -96,8 +96,8 @@ CT_INVALID, CT_UNTRACKED = 4, 5
     OP_STEP_MIXED, OP_BYTE, OP_PAIR, OP_CODE, OP_CODES, OP_PAIR_CODES, OP_AUTO, OP_AUTO_PRODUCT, OP_FINAL, OP_HALF,
     OP_WORD, OP_RANK, OP_ICMP, OP_CONSTANT, OP_ENTER, OP_ENTER_BY_CODE, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS,
     OP_DIRECT, OP_LISTS, OP_RANKED, OP_FATES, OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY,
-    OP_SOURCES, OP_COUNT, OP_AFFECT, OP_GRID, OP_CANDIDATES, OP_GROUPED,
-) = range(45)
+    OP_ADDRESS, OP_PORT, OP_COUNT, OP_AFFECT, OP_GRID, OP_CANDIDATES, OP_GROUPED,
+) = range(46)
 
 # Packet columns by their width, as the bulk kernel has them.
 OCTETS = ("proto", "state", "tcp_flags", "icmp_type", "icmp_code", "frag", "ttl", "tos", "pkttype")
@@ -119,7 +119,9 @@ class Fates(NamedTuple):
         packed: rule, oif, verdict and hook as one uint64 from the lowest bits on, of 32, 16, 8 and 8 bits.
         kind: FATE_DNAT, FATE_HARD for what the general kernel must do, FATE_PLAIN for all else.
         dnat: address, its class, port and its class, -1 for no port; int64 of shape (records, 4).
-        source: source address after NAT, uint64: bits of the packet's that stay in the high half, others in the low.
+        source, target: addresses after NAT, uint64: bits of the packet's that stay in the high half, others in the low;
+            `target` where no AFFECT pass rewrites it.
+        port: destination port likewise, uint32.
         leaves: leaves of stages with segments, int64 of columns E_*, flat.
     """
 
@@ -133,6 +135,8 @@ class Fates(NamedTuple):
     kind: Any
     dnat: Any
     source: Any
+    target: Any
+    port: Any
     leaves: Any
 
 

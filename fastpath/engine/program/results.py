@@ -47,19 +47,24 @@ class Program(Ways):
             if name not in wanted or name not in written:
                 continue
             value = self.constant(name)
-            if value is not None and name != "src":
+            rewritten = name == "src" or self.plan.fused and name in ("dst", "dport")
+            if value is not None and not rewritten:
                 columns[name] = memory.full(n, value, DTYPES[name])
                 continue
             columns[name] = memory.empty(n, DTYPES[name])
             self.column(name)
-            if name != "src":
+            if not rewritten:
                 self.add(at.OP_COPY, 0, at.COPIED.index(name))
         self.passes += passes
         if "flags" in wanted and "flags" in written:
             columns["flags"] = memory.full(n, 0, "uint8")
         last, place = records[-1], self.plan.places[-1]
         if "src" in columns:
-            self.add(at.OP_SOURCES, last, place.first)
+            self.add(at.OP_ADDRESS, last, place.first, at.COL_SRC)
+        if "dst" in columns and self.plan.fused:
+            self.add(at.OP_ADDRESS, last, place.first, at.COL_DST)
+        if "dport" in columns and self.plan.fused:
+            self.add(at.OP_PORT, last, place.first)
         given = int(self.compiled.given_oif and self.constant("oif") is None)
         of_rule, of_oif = self.kept("rule", codes.KEEP_RULE), self.kept("oif", KEEP_OIF)
         for name in ("verdict", "hook", "rule", "oif", "rules_walked"):
@@ -135,5 +140,5 @@ class Program(Ways):
             packed=read_only(packed), enter=read_only(in_large_pages(enter)), oif=read_only(oif),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
             **{name: read_only(means[name]) for name in (
-                "verdict", "hook", "rule", "walked", "kind", "dnat", "source")},
+                "verdict", "hook", "rule", "walked", "kind", "dnat", "source", "target", "port")},
         )
