@@ -102,8 +102,8 @@ class BulkPlan:
 
     ``fused``: the one place stands for two (``fused``), and its records say what NAT makes of every packet.
     ``kind``: what a record does to a packet (``FATE_*``); ``oif``: interface ids, -1 for none, ``KEEP_OIF``.
-    ``small``: the compiled tables of small fields, and behind them for each field of 16 bits, from ``direct[slot]`` on,
-    the class of every value. ``remembered``: arrays that programs for batches of one kind have in common.
+    ``small``: the compiled tables of small fields, and behind them for each field of 16 bits the class of every value;
+    ``direct[slot]`` is where it begins, and the value from which on all have one class, where it ends. ``remembered``: arrays that programs for batches of one kind have in common.
     """
 
     places: list[Place] = field(default_factory=list)
@@ -113,7 +113,7 @@ class BulkPlan:
     fused: bool = False
     leaves: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     small: Array = field(default_factory=lambda: np.zeros(0, np.uint16))
-    direct: dict[int, int] = field(default_factory=dict)
+    direct: dict[int, tuple[int, int]] = field(default_factory=dict)
     remembered: dict[object, Array] = field(default_factory=dict)
 
 
@@ -335,9 +335,10 @@ class _Planner:
                 continue
             value = np.arange(1 << 16) & (row[F_MASK] & 0xFFFF)
             table = trie[row[F_TABLE] + (trie[row[F_TABLE] + (value >> 8)].astype(np.int64) << 8 | value & 255)]
-            self.plan.direct[slot] = size
-            tables.append(table.astype(np.uint16))
-            size += 1 << 16
+            most = int(np.flatnonzero(np.diff(table, prepend=table[0] + 1))[-1])  # from there on all is of one class
+            self.plan.direct[slot] = size, most
+            tables.append(table[:most + 1].astype(np.uint16))
+            size += most + 1
         self.plan.small = in_large_pages(np.concatenate(tables))
 
     def slots(self, stage: int) -> list[int]:

@@ -47,7 +47,7 @@ class Config:
     max_table_bytes: int = 64 << 20
     max_words: int = 4_000_000
     max_work: int = 4_000_000
-    max_product: int = 1 << 14
+    max_product: int = 1 << 16
     small_words: int = 1 << 19
     small_work: int = 4_000_000
     shortest_segment: int = 64

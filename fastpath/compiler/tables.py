@@ -95,7 +95,7 @@ from fastpath.kernels.layout import (
 )
 from fastpath.packets.schema import LOCAL
 
-VERSION = 4
+VERSION = 5
 """Format of saved tables; raised with every change of a layout or of a code."""
 
 LABEL = "fastpath tables"
@@ -705,7 +705,7 @@ def _diagram(
     rest = [plain[f] for f in sorted(alone, key=lambda f: (-weights[f], f)) if f != Field("dst")]
     middle = [merged] if merged is not None else []
     best: diagram.Diagram | None = None
-    for order in ([*first, *middle, *rest], [*middle, *first, *rest]):
+    for order in ([*first, *middle, *rest], [*middle, *first, *rest])[:2 if first and middle else 1]:
         limit = most_words if best is None else len(best.rows)
         try:
             found = diagram.build(
@@ -713,7 +713,7 @@ def _diagram(
                 progress=lambda part: meter.stage(machine.stage.name, 0.9 * part),
             )
         except TooLargeError:
-            if best is None and (small or len(machine.terms) > MANY_TERMS):
+            if best is None and len(machine.terms) > MANY_TERMS:
                 return None
             continue
         if best is None or len(found.rows) < len(best.rows):

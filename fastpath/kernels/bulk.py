@@ -101,6 +101,14 @@ def _byte(table: Any, column: Any, plus: Any, row: Any) -> None:
 
 
 @helper
+def _half(table: Any, column: Any, most: Any, row: Any) -> None:
+    """The class of 16 bits; from `most` on, where the table ends, all have the same."""
+    end = np.uint32(most)
+    for k in range(len(column)):
+        row[k] = table[min(np.uint32(column[k]), end)]
+
+
+@helper
 def _pair(table: Any, first: Any, second: Any, plus: Any, row: Any) -> None:
     shift = np.uint32(8)
     if plus:
@@ -234,7 +242,7 @@ def _step_by_code(rows: Any, enter: Any, codes: Any, classes: Any, words: Any) -
 
 @helper
 def _step_narrow(rows: Any, first: Any, table: Any, column: Any, words: Any) -> None:
-    """A level whose classes are looked up on the way, by a byte or a port."""
+    """A level whose classes are looked up on the way, by a byte."""
     if first >= 0:
         here = rows[first:]
         for k in range(len(column)):
@@ -242,6 +250,19 @@ def _step_narrow(rows: Any, first: Any, table: Any, column: Any, words: Any) -> 
     else:
         for k in range(len(column)):
             words[k] = _next(rows, words[k], np.uint32(table[column[k]]))
+
+
+@helper
+def _step_half(rows: Any, first: Any, table: Any, column: Any, most: Any, words: Any) -> None:
+    """A level of 16 bits, as :func:`_half`."""
+    end = np.uint32(most)
+    if first >= 0:
+        here = rows[first:]
+        for k in range(len(column)):
+            words[k] = here[table[min(np.uint32(column[k]), end)]]
+    else:
+        for k in range(len(column)):
+            words[k] = _next(rows, words[k], np.uint32(table[min(np.uint32(column[k]), end)]))
 
 
 @helper
@@ -503,7 +524,7 @@ def bulk(
             elif op == OP_STEP_OCTET:
                 _step_narrow(steps[b:], program[p, P_F], small[c:], octets[a][b0:e], row)
             elif op == OP_STEP_HALF:
-                _step_narrow(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], row)
+                _step_half(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], d, row)
             elif op == OP_STEP_WORD:
                 _step_wide(steps[b:], program[p, P_F], cells16[c:], wides[a][b0:e], d, row)
             elif op == OP_STEP_PAIR:
@@ -536,7 +557,7 @@ def bulk(
             elif op == OP_FINAL:
                 _table(small[a:], row, m, row)
             elif op == OP_HALF:
-                _byte(small[b:], halves[a][b0:e], c != 0, row)
+                _half(small[b:], halves[a][b0:e], c, row)
             elif op == OP_WORD:
                 _word(cells16[b:], wides[a][b0:e], c, row)
             elif op == OP_RANK:

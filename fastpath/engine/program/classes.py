@@ -65,7 +65,7 @@ class Classes(Passes):
             return self.add(at.OP_ICMP, row, table)
         if base in HALF_OF and kind == at.K_TRIE:
             column = at.HALVES.index(self.column(HALF_OF[base]))
-            return self.add(at.OP_HALF, row, column, self.direct[slot])
+            return self.add(at.OP_HALF, row, column, *self.direct[slot])
         if base in WIDE_OF and kind == at.K_PAGES:
             column = at.WIDES.index(self.column(WIDE_OF[base]))
             return self.add(at.OP_WORD, row, column, table, int(found[at.F_MASK]) & 0xFFFFFFFF)

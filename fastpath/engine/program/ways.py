@@ -36,7 +36,7 @@ class Ways(Classes):
             mark = len(self.passes)
             if of in HALF_OF and kind == at.K_TRIE:
                 column = at.HALVES.index(self.column(HALF_OF[of]))
-                self.add(at.OP_STEP_HALF, words, column, base, self.direct[slot], 0, 0, first)
+                self.add(at.OP_STEP_HALF, words, column, base, *self.direct[slot], 0, first)
                 return
             if first >= 0 and of in WIDE_OF and kind == at.K_PAGES:
                 column = at.WIDES.index(self.column(WIDE_OF[of]))
