@@ -103,7 +103,8 @@ class BulkPlan:
     ``fused``: the one place stands for two (``fused``), and its records say what NAT makes of every packet.
     ``kind``: what a record does to a packet (``FATE_*``); ``oif``: interface ids, -1 for none, ``KEEP_OIF``.
     ``small``: the compiled tables of small fields, and behind them for each field of 16 bits the class of every value;
-    ``direct[slot]`` is where it begins, and the value from which on all have one class, where it ends. ``remembered``: arrays that programs for batches of one kind have in common.
+    ``direct[slot]`` is where it begins, and the value from which on all have one class, where it ends.
+    ``remembered``: arrays that programs for batches of one kind have in common.
     """
 
     places: list[Place] = field(default_factory=list)
@@ -193,27 +194,11 @@ class _Planner:
             np.where(rewrites, dnat[:, 1], -1), np.where(rewrites & (dnat[:, 2] >= 0), dnat[:, 3], -1))
         if found is None:
             return
-        a, b = found.first, second.first + found.second
-        own = np.arange(len(a))
-        of = plan.columns
-        hard = (of["kind"][a] == FATE_HARD) | (of["kind"][b] == FATE_HARD)
-        numbers = np.stack([first.records[0][a], np.append(second.records[0], -1)[np.minimum(found.second, second.own)]])
-        renamed = [np.where(of["kind"][b] == FATE_DNAT, b, np.where(of["kind"][a] == FATE_DNAT, a, -1))]
-        address = of["dnat"][renamed[0], 0].astype(np.uint64)
-        ports = [np.where(of["kind"][x] == FATE_DNAT, of["dnat"][x, 2], -1) for x in (a, b)]
-        port = np.where(ports[1] >= 0, ports[1], ports[0])
-        plan.columns = {name: in_large_pages(values) for name, values in {
-            "verdict": of["verdict"][b], "hook": of["hook"][b],
-            "rule": np.where(of["rule"][b] == codes.KEEP_RULE, of["rule"][a], of["rule"][b]),
-            "oif": np.where(of["oif"][b] == KEEP_OIF, of["oif"][a], of["oif"][b]),
-            "walked": of["walked"][a] + of["walked"][b],
-            "kind": np.where(hard, FATE_HARD, FATE_PLAIN).astype(np.uint8),
-            "dnat": np.zeros((1, 4), np.int64), "source": of["source"][b],
-            "target": np.where(renamed[0] >= 0, address, np.uint64(0xFFFFFFFF << 32)),
-            "port": np.where(port >= 0, port, 0xFFFF << 16).astype(np.uint32),
-        }.items()}
-        plan.places = [Place(first.stages + second.stages, found.levels, 0, found.roots, (), 0, len(own), len(own),
-                             numbers)]
+        of_second = np.append(second.records[0], -1)
+        numbers = np.stack([first.records[0][found.first], of_second[np.minimum(found.second, second.own)]])
+        size = len(found.first)
+        plan.columns = _of_both(plan.columns, found.first, second.first + found.second)
+        plan.places = [Place(first.stages + second.stages, found.levels, 0, found.roots, (), 0, size, size, numbers)]
         plan.steps, plan.enter, plan.fused = in_large_pages(found.rows), np.zeros(1, np.uint32), True
 
     def place(self, here: Sequence[int], following: Sequence[int], before: Place | None, *, whole: bool) -> Place:
@@ -432,3 +417,26 @@ def _supersequence(a: list[int], b: list[int]) -> list[int]:
     if a[0] == b[0]:
         return [a[0], *_supersequence(a[1:], b[1:])]
     return min([a[0], *_supersequence(a[1:], b)], [b[0], *_supersequence(a, b[1:])], key=len)
+
+
+def _of_both(of: Arrays, first: Array, second: Array) -> Arrays:
+    """What pairs of records, the second of which follows the first, mean together."""
+    address, port = np.full(len(first), -1), np.full(len(first), -1)
+    for x in (first, second):
+        to, rewrites = of["dnat"][x], of["kind"][x] == FATE_DNAT
+        address = np.where(rewrites, to[:, 0], address)
+        port = np.where(rewrites & (to[:, 2] >= 0), to[:, 2], port)
+    source = of["source"][second]
+    hard = (of["kind"][first] == FATE_HARD) | (of["kind"][second] == FATE_HARD)
+    hard |= (address == 0) | (port == 0) | (source == 0)  # zeros stand for what NAT leaves
+    rule, oif = of["rule"][second], of["oif"][second]
+    found = {
+        "verdict": of["verdict"][second], "hook": of["hook"][second],
+        "rule": np.where(rule == codes.KEEP_RULE, of["rule"][first], rule),
+        "oif": np.where(oif == KEEP_OIF, of["oif"][first], oif),
+        "walked": of["walked"][first] + of["walked"][second],
+        "kind": np.where(hard, FATE_HARD, FATE_PLAIN).astype(np.uint8), "dnat": np.zeros((1, 4), np.int64),
+        "source": source, "target": np.where(address >= 0, address, 0xFFFFFFFF << 32).astype(np.uint64),
+        "port": np.where(port >= 0, port, 0xFFFF << 16).astype(np.uint32),
+    }
+    return {name: in_large_pages(values) for name, values in found.items()}

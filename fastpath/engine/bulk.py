@@ -89,7 +89,8 @@ def run_bulk(
             worker = spare.pop()
         except IndexError:
             worker = _Worker(in_large_pages(np.zeros(size, np.int64)),
-                             np.empty((max(1, program.rows), at.BULK_BLOCK), np.uint32))
+                             np.empty((max(1, program.rows), at.BULK_BLOCK), np.uint32),
+                             np.empty((2, at.BULK_BLOCK + 1), np.uint32), np.empty((3, at.BULK_BLOCK), np.uint64))
             workers.append(worker)
         room = np.empty(b - a if many_hard else 1, np.int32)
         output = at.BulkOutput(**{
@@ -98,7 +99,7 @@ def run_bulk(
         many = bulk(
             b - a, passes, inputs(at.OCTETS, "uint8", a, b), inputs(at.HALVES, "uint16", a, b),
             inputs(at.WIDES, "uint32", a, b), inputs(("iif", "oif"), "int16", a, b), small, trie, steps, cells16,
-            cells32, fates, output, worker.counts, worker.rows, room)
+            cells32, fates, output, worker.counts, worker.rows, worker.lists, worker.wide, room)
         worker.packets += b - a
         with lock:
             if many:
@@ -142,6 +143,8 @@ class _Worker:
 
     counts: Array
     rows: Array
+    lists: Array
+    wide: Array
     packets: int = 0
 
     def empty(self, totals: Array) -> None:

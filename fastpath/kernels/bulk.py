@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpath.kernels._jit import helper, kernel
+from fastpath.kernels._jit import helper
 from fastpath.kernels.addresses import page_class, rank
 from fastpath.kernels.candidates import candidates, grid
 from fastpath.kernels.connection import has_ports
@@ -51,8 +51,8 @@ from fastpath.kernels.layout import (
     OP_COUNT,
     OP_DENSE,
     OP_DIRECT,
+    OP_ENDS,
     OP_ENTER,
-    OP_ENTER_BY_CODE,
     OP_FATES,
     OP_FINAL,
     OP_GRID,
@@ -69,17 +69,10 @@ from fastpath.kernels.layout import (
     OP_PORT,
     OP_RANK,
     OP_RANKED,
+    OP_ROOTS,
     OP_RULE,
     OP_RUNS,
     OP_STEP,
-    OP_STEP_BY_CODE,
-    OP_STEP_CODE,
-    OP_STEP_ENTERING,
-    OP_STEP_HALF,
-    OP_STEP_MIXED,
-    OP_STEP_OCTET,
-    OP_STEP_PAIR,
-    OP_STEP_WORD,
     OP_VERDICT,
     OP_WALKED,
     OP_WALKED_BOTH,
@@ -88,6 +81,21 @@ from fastpath.kernels.layout import (
 
 # A program's columns: the pass, the row that it writes, and its operands.
 P_OP, P_ROW, P_A, P_B, P_C, P_D, P_E, P_F = range(8)
+
+SHORT = 512
+"""Packets whose ends are taken apart while they are in the nearest cache."""
+
+
+@helper
+def _table(table: Any, row: Any, m: Any, out: Any) -> None:
+    for k in range(m):
+        out[k] = table[row[k]]
+
+
+@helper
+def _copy(column: Any, out: Any) -> None:
+    for k in range(len(column)):
+        out[k] = column[k]
 
 
 @helper
@@ -103,9 +111,9 @@ def _byte(table: Any, column: Any, plus: Any, row: Any) -> None:
 @helper
 def _half(table: Any, column: Any, most: Any, row: Any) -> None:
     """The class of 16 bits; from `most` on, where the table ends, all have the same."""
-    end = np.uint32(most)
+    end = np.uint64(most)
     for k in range(len(column)):
-        row[k] = table[min(np.uint32(column[k]), end)]
+        row[k] = table[min(np.uint64(column[k]), end)]
 
 
 @helper
@@ -181,12 +189,6 @@ def _auto_product(
 
 
 @helper
-def _table(table: Any, row: Any, m: Any, out: Any) -> None:
-    for k in range(m):
-        out[k] = table[row[k]]
-
-
-@helper
 def _word(words: Any, column: Any, mask: Any, row: Any) -> None:
     bits = np.uint32(mask)
     for k in range(len(column)):
@@ -208,129 +210,45 @@ def _icmp(pages: Any, kinds: Any, subs: Any, row: Any) -> None:
 
 
 @helper
-def _next(rows: Any, word: Any, of_class: Any) -> Any:
-    """The word behind a word, for a class of the level."""
-    return rows[(word & np.uint32(0x7FFFFFFF)) + (of_class & np.uint32(np.int32(word) >> np.int32(31)))]
-
-
-@helper
 def _step(rows: Any, first: Any, classes: Any, m: Any, words: Any) -> None:
     """One level; from `first` on, where that is not negative, all packets begin at one row."""
     if first >= 0:
-        here = rows[first:]
-        for k in range(m):
-            words[k] = here[classes[k]]
-    else:
-        for k in range(m):
-            words[k] = _next(rows, words[k], classes[k])
-
-
-@helper
-def _step_entering(rows: Any, enter: Any, before: Any, classes: Any, m: Any, words: Any) -> None:
-    """The first level of a place, from where the records of the place before lead."""
+        _table(rows[first:], classes, m, words)
+        return
     for k in range(m):
-        words[k] = _next(rows, enter[before[k]], classes[k])
+        tests = np.uint32(np.int32(words[k]) >> np.int32(31))
+        words[k] = (words[k] & np.uint32(0x7FFFFFFF)) + (classes[k] & tests)
+    _table(rows, words, m, words)
 
 
 @helper
-def _step_by_code(rows: Any, enter: Any, codes: Any, classes: Any, words: Any) -> None:
-    """The first level of a place that packets enter at roots by their interface."""
-    one = np.uint32(1)
+def _roots(codes: Any, local: Any, here: Any, others: Any, words: Any) -> None:
+    """The words that packets begin with: those that the host makes, and all others."""
+    made, root, rest = np.int16(local), np.uint32(here), np.uint32(others)
     for k in range(len(codes)):
-        words[k] = _next(rows, enter[np.uint32(np.uint32(codes[k]) + one)], classes[k])
-
-
-@helper
-def _step_narrow(rows: Any, first: Any, table: Any, column: Any, words: Any) -> None:
-    """A level whose classes are looked up on the way, by a byte."""
-    if first >= 0:
-        here = rows[first:]
-        for k in range(len(column)):
-            words[k] = here[table[column[k]]]
-    else:
-        for k in range(len(column)):
-            words[k] = _next(rows, words[k], np.uint32(table[column[k]]))
-
-
-@helper
-def _step_half(rows: Any, first: Any, table: Any, column: Any, most: Any, words: Any) -> None:
-    """A level of 16 bits, as :func:`_half`."""
-    end = np.uint32(most)
-    if first >= 0:
-        here = rows[first:]
-        for k in range(len(column)):
-            words[k] = here[table[min(np.uint32(column[k]), end)]]
-    else:
-        for k in range(len(column)):
-            words[k] = _next(rows, words[k], np.uint32(table[min(np.uint32(column[k]), end)]))
-
-
-@helper
-def _step_pair(rows: Any, first: Any, table: Any, a: Any, b: Any, words: Any) -> None:
-    """A level of two bytes."""
-    shift = np.uint32(8)
-    here = rows[max(first, 0):]
-    if first >= 0:
-        for k in range(len(a)):
-            words[k] = here[table[np.uint32(a[k]) << shift | np.uint32(b[k])]]
-    else:
-        for k in range(len(a)):
-            words[k] = _next(rows, words[k], np.uint32(table[np.uint32(a[k]) << shift | np.uint32(b[k])]))
-
-
-@helper
-def _step_code(rows: Any, first: Any, table: Any, column: Any, words: Any) -> None:
-    """A level of an interface."""
-    one = np.uint32(1)
-    here = rows[max(first, 0):]
-    if first >= 0:
-        for k in range(len(column)):
-            words[k] = here[table[np.uint32(np.uint32(column[k]) + one)]]
-    else:
-        for k in range(len(column)):
-            words[k] = _next(rows, words[k], np.uint32(table[np.uint32(np.uint32(column[k]) + one)]))
-
-
-@helper
-def _step_mixed(
-    rows: Any, first: Any, bytes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any, words: Any
-) -> None:
-    """A level of a product of two bytes and two interfaces."""
-    if first >= 0:
-        here = rows[first:]
-        for k in range(len(a)):
-            words[k] = here[_mixed(bytes_table, of_all, a[k], b[k], c[k], d[k], width)]
-    else:
-        for k in range(len(a)):
-            words[k] = _next(rows, words[k], np.uint32(_mixed(bytes_table, of_all, a[k], b[k], c[k], d[k], width)))
-
-
-@helper
-def _step_wide(rows: Any, first: Any, pages: Any, column: Any, mask: Any, words: Any) -> None:
-    """A level of an address."""
-    bits = np.uint32(mask)
-    if first >= 0:
-        here = rows[first:]
-        for k in range(len(column)):
-            words[k] = here[page_class(pages, np.uint32(column[k] & bits))]
-    else:
-        for k in range(len(column)):
-            of_class = np.uint32(page_class(pages, np.uint32(column[k] & bits)))
-            words[k] = _next(rows, words[k], of_class)
+        words[k] = root if codes[k] == made else rest
 
 
 @helper
 def _merge(table: Any, width: Any, classes: Any, m: Any, rest: Any) -> None:
+    """Two classes -> one."""
     wide = np.uint32(width)
     for k in range(m):
-        rest[k] = table[rest[k] * wide + classes[k]]
+        rest[k] = rest[k] * wide + classes[k]
+    _table(table, rest, m, rest)
 
 
 @helper
-def _dense(cells: Any, width: Any, columns: Any, m: Any, places: Any) -> None:
-    wide = np.uint32(width)
+def _direct(cells: Any, rest_classes: Any, rest: Any, places: Any, m: Any, merged: Any, best: Any) -> None:
+    """Lists and rest classes -> ops; writes over the lists."""
+    classes = np.uint32(rest_classes)
     for k in range(m):
-        places[k] = cells[places[k] * wide + columns[k]]
+        places[k] = places[k] * classes + rest[k]
+    if merged:
+        for k in range(m):
+            best[k] = min(best[k], np.uint32(cells[places[k]]))
+    else:
+        _table(cells, places, m, best)
 
 
 @helper
@@ -346,17 +264,6 @@ def _runs(starts: Any, columns: Any, lists: Any, column: Any, m: Any, places: An
             low = low + half if columns[low + half] <= wanted else low
             length -= half
         places[k] = lists[low]
-
-
-@helper
-def _direct(cells: Any, rest_classes: Any, rest: Any, places: Any, m: Any, merged: Any, best: Any) -> None:
-    classes = np.uint32(rest_classes)
-    if merged:
-        for k in range(m):
-            best[k] = min(best[k], np.uint32(cells[places[k] * classes + rest[k]]))
-    else:
-        for k in range(m):
-            best[k] = cells[places[k] * classes + rest[k]]
 
 
 @helper
@@ -437,14 +344,64 @@ def _count(words: Any, length: Any, m: Any, counts: Any) -> None:
 
 
 @helper
-def _fates(packed: Any, words: Any, m: Any, rule: Any, oif: Any, verdict: Any, hook: Any) -> None:
+def _fates(packed: Any, words: Any, m: Any, quads: Any, rule: Any, oif: Any, verdict: Any, hook: Any) -> None:
     """Four columns at once, where nothing that an earlier place wrote stays."""
+    _table(packed, words, m, quads)
+    _apart(quads, m, rule, oif, verdict, hook)
+
+
+@helper
+def _apart(quads: Any, m: Any, rule: Any, oif: Any, verdict: Any, hook: Any) -> None:
     for k in range(m):
-        fate = packed[words[k]]
-        rule[k] = np.int32(fate & np.uint64(0xFFFFFFFF))
-        oif[k] = np.int16(fate >> np.uint64(32) & np.uint64(0xFFFF))
-        verdict[k] = np.uint8(fate >> np.uint64(48) & np.uint64(0xFF))
-        hook[k] = np.uint8(fate >> np.uint64(56))
+        rule[k] = np.int32(quads[k] & np.uint64(0xFFFFFFFF))
+    for k in range(m):
+        oif[k] = np.int16(quads[k] >> np.uint64(32) & np.uint64(0xFFFF))
+    for k in range(m):
+        verdict[k] = np.uint8(quads[k] >> np.uint64(48) & np.uint64(0xFF))
+    for k in range(m):
+        hook[k] = np.uint8(quads[k] >> np.uint64(56))
+
+
+@helper
+def _ends(ends: Any, words: Any, m: Any, first: Any, second: Any, third: Any) -> None:
+    """What records say, next to each other: three numbers of 64 bits in turn."""
+    two = np.uint64(2)
+    for k in range(m):
+        at = np.uint64(words[k]) << two
+        first[k] = ends[at]
+        second[k] = ends[at + np.uint64(1)]
+        third[k] = ends[at + two]
+
+
+@helper
+def _low(quads: Any, m: Any, out: Any) -> None:
+    for k in range(m):
+        out[k] = np.uint32(quads[k] & np.uint64(0xFFFFFFFF))
+
+
+@helper
+def _rewritten(quads: Any, shift: Any, column: Any, out: Any) -> None:
+    """What NAT writes, 0 for what it leaves."""
+    by = np.uint64(shift)
+    for k in range(len(column)):
+        value = np.uint32(quads[k] >> by & np.uint64(0xFFFFFFFF))
+        out[k] = value if value != np.uint32(0) else column[k]
+
+
+@helper
+def _addresses(addresses: Any, words: Any, quads: Any, column: Any, out: Any) -> None:
+    """Addresses after NAT: bits that stay are in the high half of what a record says, the others in the low."""
+    _table(addresses, words, len(column), quads)
+    for k in range(len(column)):
+        out[k] = column[k] & np.uint32(quads[k] >> np.uint64(32)) | np.uint32(quads[k] & np.uint64(0xFFFFFFFF))
+
+
+@helper
+def _ports(ports: Any, words: Any, column: Any, out: Any) -> None:
+    """Ports after NAT, likewise."""
+    for k in range(len(column)):
+        port = ports[words[k]]
+        out[k] = np.uint16(np.uint32(column[k]) & port >> np.uint32(16) | port & np.uint32(0xFFFF))
 
 
 @helper
@@ -460,22 +417,6 @@ def _walked(first: Any, second: Any, a: Any, b: Any, m: Any, out: Any) -> None:
 
 
 @helper
-def _addresses(addresses: Any, words: Any, column: Any, out: Any) -> None:
-    """Addresses after NAT: bits that stay are in the high half of what a record says, the others in the low."""
-    for k in range(len(column)):
-        address = addresses[words[k]]
-        out[k] = np.uint32(column[k] & np.uint32(address >> np.uint64(32)) | np.uint32(address & np.uint64(0xFFFFFFFF)))
-
-
-@helper
-def _ports(ports: Any, words: Any, column: Any, out: Any) -> None:
-    """Ports after NAT, likewise."""
-    for k in range(len(column)):
-        port = ports[words[k]]
-        out[k] = np.uint16(np.uint32(column[k]) & port >> np.uint32(16) | port & np.uint32(0xFFFF))
-
-
-@helper
 def _affected(kinds: Any, words: Any, m: Any, found: Any) -> Any:
     """Lists the packets of a block that a record has an effect on -> their number."""
     n = np.uint64(0)
@@ -485,10 +426,10 @@ def _affected(kinds: Any, words: Any, m: Any, found: Any) -> Any:
     return np.int64(n)
 
 
-@kernel
+@helper
 def bulk(
     n: Any, program: Any, octets: Any, halves: Any, wides: Any, interfaces: Any, small: Any, trie: Any, steps: Any,
-    cells16: Any, cells32: Any, fates: Any, o: Any, counts: Any, rows: Any, hard: Any
+    cells16: Any, cells32: Any, fates: Any, o: Any, counts: Any, rows: Any, lists: Any, wide: Any, hard: Any
 ) -> Any:
     """Runs a program over n packets -> number of hard packets, whose places it lists.
 
@@ -501,10 +442,12 @@ def bulk(
         o: result columns; those that no pass writes may have length 1.
         counts: int64; packets << 40 | bytes by record, added to.
         rows: room, uint32 of shape (rows, BULK_BLOCK).
+        lists, wide: more room, uint32 of shape (2, BULK_BLOCK + 1) and uint64 of shape (3, BULK_BLOCK).
         hard: room for places of packets, int32; the number that is returned may not be exceeded.
     """
     hards = np.int64(0)
-    found, onward = np.empty(BULK_BLOCK + 1, np.uint32), np.empty(BULK_BLOCK + 1, np.uint32)
+    found, onward = lists[0], lists[1]
+    quads, more, third = wide[0], wide[1], wide[2]
     passes = program.shape[0]
     protos = octets[COL_PROTO]
     for b0 in range(0, n, BULK_BLOCK):
@@ -517,24 +460,8 @@ def bulk(
             a, b, c, d = program[p, P_A], program[p, P_B], program[p, P_C], program[p, P_D]
             if op == OP_STEP:
                 _step(steps[b:], program[p, P_F], rows[a], m, row)
-            elif op == OP_STEP_ENTERING:
-                _step_entering(steps[b:], fates.enter[d:], rows[c], rows[a], m, row)
-            elif op == OP_STEP_BY_CODE:
-                _step_by_code(steps[b:], fates.enter[c:], interfaces[COL_IIF][b0:e], rows[a], row)
-            elif op == OP_STEP_OCTET:
-                _step_narrow(steps[b:], program[p, P_F], small[c:], octets[a][b0:e], row)
-            elif op == OP_STEP_HALF:
-                _step_half(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], d, row)
-            elif op == OP_STEP_WORD:
-                _step_wide(steps[b:], program[p, P_F], cells16[c:], wides[a][b0:e], d, row)
-            elif op == OP_STEP_PAIR:
-                _step_pair(steps[b:], program[p, P_F], small[c:], octets[a >> 8][b0:e], octets[a & 255][b0:e], row)
-            elif op == OP_STEP_CODE:
-                _step_code(steps[b:], program[p, P_F], small[c:], interfaces[a][b0:e], row)
-            elif op == OP_STEP_MIXED:
-                _step_mixed(
-                    steps[b:], program[p, P_F], small[c:], small[d:], octets[a >> 8][b0:e], octets[a & 255][b0:e],
-                    interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e], program[p, P_E], row)
+            elif op == OP_ROOTS:
+                _roots(interfaces[COL_IIF][b0:e], a, b, c, row)
             elif op == OP_BYTE:
                 _byte(small[b:], octets[a][b0:e], c != 0, row)
             elif op == OP_PAIR:
@@ -569,17 +496,15 @@ def bulk(
                     row[:] = np.uint32(a)
             elif op == OP_ENTER:
                 _table(fates.enter[b:], rows[a], m, row)
-            elif op == OP_ENTER_BY_CODE:
-                _code(fates.enter[a:], interfaces[COL_IIF][b0:e], False, row)
             elif op == OP_MERGE:
                 _merge(cells16[b:], c, rows[a], m, row)
             elif op == OP_LOOK_UP:
                 _table(cells32[b:], rows[a], m, row)
             elif op == OP_DENSE:
                 if d:
-                    _dense(cells32[b:], c, rows[a], m, row)
+                    _merge(cells32[b:], c, rows[a], m, row)
                 else:
-                    _dense(cells16[b:], c, rows[a], m, row)
+                    _merge(cells16[b:], c, rows[a], m, row)
             elif op == OP_RUNS:
                 _runs(cells32[b:], cells32[b + c:], cells32[b + c + d:], rows[a], m, row)
             elif op == OP_DIRECT:
@@ -617,15 +542,28 @@ def bulk(
                 _added(fates.walked[a:], row, m, b != 0, o.walked[b0:e])
             elif op == OP_COPY:
                 if a == COL_DST:
-                    o.dst[b0:e] = wides[COL_DST][b0:e]
+                    _copy(wides[COL_DST][b0:e], o.dst[b0:e])
                 elif a == COL_MARK:
-                    o.mark[b0:e] = wides[COL_MARK][b0:e]
+                    _copy(wides[COL_MARK][b0:e], o.mark[b0:e])
                 elif a == COL_SPORT:
-                    o.sport[b0:e] = halves[0][b0:e]
+                    _copy(halves[0][b0:e], o.sport[b0:e])
                 elif a == COL_DPORT:
-                    o.dport[b0:e] = halves[1][b0:e]
+                    _copy(halves[1][b0:e], o.dport[b0:e])
             elif op == OP_FATES:
-                _fates(fates.packed[a:], row, m, o.rule[b0:e], o.oif[b0:e], o.verdict[b0:e], o.hook[b0:e])
+                _fates(fates.packed[a:], row, m, quads, o.rule[b0:e], o.oif[b0:e], o.verdict[b0:e], o.hook[b0:e])
+                if d:
+                    _as_given(interfaces[COL_OIF][b0:e], np.int16(b), o.oif[b0:e])
+            elif op == OP_ENDS:
+                for k in range(0, m, SHORT):
+                    f = min(k + SHORT, m)
+                    g, h = b0 + k, b0 + f
+                    _ends(fates.ends[4 * a:], row[k:f], f - k, quads, more, third)
+                    _apart(quads, f - k, o.rule[g:h], o.oif[g:h], o.verdict[g:h], o.hook[g:h])
+                    _low(more, f - k, o.walked[g:h])
+                    if c:
+                        _rewritten(more, 32, wides[COL_SRC][g:h], o.src[g:h])
+                        _rewritten(third, 0, wides[COL_DST][g:h], o.dst[g:h])
+                        _rewritten(third, 32, halves[1][g:h], o.dport[g:h])
                 if d:
                     _as_given(interfaces[COL_OIF][b0:e], np.int16(b), o.oif[b0:e])
             elif op == OP_WALKED_BOTH:
@@ -637,9 +575,9 @@ def bulk(
                        counts[a:a + d * (b + 1)].reshape(d, b + 1))
             elif op == OP_ADDRESS:
                 if b == COL_SRC:
-                    _addresses(fates.source[a:], row, wides[COL_SRC][b0:e], o.src[b0:e])
+                    _addresses(fates.source[a:], row, quads, wides[COL_SRC][b0:e], o.src[b0:e])
                 else:
-                    _addresses(fates.target[a:], row, wides[COL_DST][b0:e], o.dst[b0:e])
+                    _addresses(fates.target[a:], row, quads, wides[COL_DST][b0:e], o.dst[b0:e])
             elif op == OP_PORT:
                 _ports(fates.port[a:], row, halves[1][b0:e], o.dport[b0:e])
             elif op == OP_AFFECT:
@@ -649,18 +587,18 @@ def bulk(
                 proto = protos[b0:e]
                 kinds, dnat = fates.kind[a:], fates.dnat[a:]
                 for j in range(many):
-                    k = np.uint64(found[j])
-                    r = np.uint64(row[k])
+                    at = np.uint64(found[j])
+                    r = np.uint64(row[at])
                     if kinds[r] == FATE_HARD:
-                        hard[hards] = b0 + np.int64(k)
+                        hard[hards] = b0 + np.int64(at)
                         hards += 1
                         continue
                     if b & 1:
-                        dst[k] = np.uint32(dnat[r, 0])
-                    dst_row[k] = dnat[r, 1]
+                        dst[at] = np.uint32(dnat[r, 0])
+                    dst_row[at] = dnat[r, 1]
                     port = dnat[r, 2]
-                    if port >= 0 and has_ports(proto[k] if b & 4 else program[p, P_E]):
+                    if port >= 0 and has_ports(proto[at] if b & 4 else program[p, P_E]):
                         if b & 2:
-                            dport[k] = port
-                        dport_row[k] = dnat[r, 3]
+                            dport[at] = port
+                        dport_row[at] = dnat[r, 3]
     return hards

@@ -92,12 +92,11 @@ CT_INVALID, CT_UNTRACKED = 4, 5
 
 # Passes of the bulk kernel (``bulk.py``): what they write is a row of classes, places, words or records, or a column.
 (
-    OP_STEP, OP_STEP_PAIR, OP_STEP_CODE, OP_STEP_ENTERING, OP_STEP_BY_CODE, OP_STEP_OCTET, OP_STEP_HALF, OP_STEP_WORD,
-    OP_STEP_MIXED, OP_BYTE, OP_PAIR, OP_CODE, OP_CODES, OP_PAIR_CODES, OP_AUTO, OP_AUTO_PRODUCT, OP_FINAL, OP_HALF,
-    OP_WORD, OP_RANK, OP_ICMP, OP_CONSTANT, OP_ENTER, OP_ENTER_BY_CODE, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS,
-    OP_DIRECT, OP_LISTS, OP_RANKED, OP_FATES, OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY,
-    OP_ADDRESS, OP_PORT, OP_COUNT, OP_AFFECT, OP_GRID, OP_CANDIDATES, OP_GROUPED,
-) = range(46)
+    OP_STEP, OP_ROOTS, OP_BYTE, OP_PAIR, OP_CODE, OP_CODES, OP_PAIR_CODES, OP_AUTO, OP_AUTO_PRODUCT, OP_FINAL, OP_HALF,
+    OP_WORD, OP_RANK, OP_ICMP, OP_CONSTANT, OP_ENTER, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT, OP_LISTS,
+    OP_RANKED, OP_ENDS, OP_FATES, OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY, OP_ADDRESS,
+    OP_PORT, OP_COUNT, OP_AFFECT, OP_GRID, OP_CANDIDATES, OP_GROUPED,
+) = range(39)
 
 # Packet columns by their width, as the bulk kernel has them.
 OCTETS = ("proto", "state", "tcp_flags", "icmp_type", "icmp_code", "frag", "ttl", "tos", "pkttype")
@@ -117,6 +116,8 @@ class Fates(NamedTuple):
         enter: the word that a record goes on with, uint32.
         verdict, hook, rule, oif, walked: what result columns show.
         packed: rule, oif, verdict and hook as one uint64 from the lowest bits on, of 32, 16, 8 and 8 bits.
+        ends: for each record `packed`; walked and source address, 32 bits each; destination address and port, 32 and 16
+            bits; nothing. Addresses and ports are 0 where NAT leaves them. uint64, flat.
         kind: FATE_DNAT, FATE_HARD for what the general kernel must do, FATE_PLAIN for all else.
         dnat: address, its class, port and its class, -1 for no port; int64 of shape (records, 4).
         source, target: addresses after NAT, uint64: bits of the packet's that stay in the high half, others in the low;
@@ -132,6 +133,7 @@ class Fates(NamedTuple):
     oif: Any
     walked: Any
     packed: Any
+    ends: Any
     kind: Any
     dnat: Any
     source: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,9 +53,9 @@ class Passes:
     rows: int = 0
     row_of: dict[int, int] = field(default_factory=dict)
     read: dict[str, Array] = field(default_factory=dict)
-    uses: Counter[int] | None = None
     all_local: bool = False
     packed: bool = False
+    ends: bool = False
     affects: list[int] = field(default_factory=list)
     for_results: list[int] = field(default_factory=list)
     renaming: bool = False

@@ -27,6 +27,9 @@ LANES, MOST_LANED = 4, 1 << 12
 KEEP_CODE = -(1 << 15)
 """Interface code that stands for: what was written before stays."""
 
+FATES = {"verdict", "hook", "rule", "oif", "rules_walked"}
+"""Columns that every record says something about."""
+
 DTYPES = {c.name: c.dtype for c in RESULT_COLUMNS}
 
 
@@ -36,42 +39,61 @@ class Program(Ways):
     def results(self, records: list[int], wanted: Collection[str], *, counters: bool) -> dict[str, Array]:
         """Adds the passes that write what is wanted -> the columns, which may hold their values already."""
         n = len(self.packets)
-        written = self.compiled.written
         columns: dict[str, Array] = {}
         passes, self.passes = self.passes, []
         for where in self.affects:
             passes[where][3] |= ("dst" in wanted) * 1 | ("dport" in wanted) * 2
         if not {"dst", "dport"} & set(wanted):
             passes = [p for number, p in enumerate(passes) if number not in self.for_results]
+        by_record = {"src", *(("dst", "dport") if self.plan.fused else ())}
         for name in at.COPIED:
-            if name not in wanted or name not in written:
+            if name not in wanted or name not in self.compiled.written:
                 continue
             value = self.constant(name)
-            rewritten = name == "src" or self.plan.fused and name in ("dst", "dport")
-            if value is not None and not rewritten:
+            if value is not None and name not in by_record:
                 columns[name] = memory.full(n, value, DTYPES[name])
                 continue
             columns[name] = memory.empty(n, DTYPES[name])
             self.column(name)
-            if not rewritten:
+            if name not in by_record:
                 self.add(at.OP_COPY, 0, at.COPIED.index(name))
         self.passes += passes
-        if "flags" in wanted and "flags" in written:
+        if "flags" in wanted and "flags" in self.compiled.written:
             columns["flags"] = memory.full(n, 0, "uint8")
-        last, place = records[-1], self.plan.places[-1]
-        if "src" in columns:
-            self.add(at.OP_ADDRESS, last, place.first, at.COL_SRC)
-        if "dst" in columns and self.plan.fused:
-            self.add(at.OP_ADDRESS, last, place.first, at.COL_DST)
-        if "dport" in columns and self.plan.fused:
-            self.add(at.OP_PORT, last, place.first)
+        rewritten = by_record & set(columns)
+        for name in FATES & set(wanted):
+            columns[name] = memory.empty(n, DTYPES[name])
         given = int(self.compiled.given_oif and self.constant("oif") is None)
-        of_rule, of_oif = self.kept("rule", codes.KEEP_RULE), self.kept("oif", KEEP_OIF)
-        for name in ("verdict", "hook", "rule", "oif", "rules_walked"):
-            if name in wanted:
-                columns[name] = memory.empty(n, DTYPES[name])
         if given and "oif" in wanted:
             self.column("oif")
+        if len(records) == 1 and set(wanted) >= FATES:
+            self.ends = True
+            nat = len(rewritten) == 3
+            self.add(at.OP_ENDS, records[0], 0, AS_GIVEN, int(nat), given)
+            rewritten -= rewritten if nat else set()
+        else:
+            self.fate_columns(records, wanted, given)
+        for name in sorted(rewritten):
+            if name == "dport":
+                self.add(at.OP_PORT, records[-1], self.plan.places[-1].first)
+            else:
+                self.add(at.OP_ADDRESS, records[-1], self.plan.places[-1].first, at.COPIED.index(name))
+        if counters:
+            bytes_too = self.constant("length") is None
+            if bytes_too:
+                self.column("length")
+            for number, row in enumerate(records):
+                place = self.plan.places[number]
+                lanes = LANES if place.size < MOST_LANED else 1
+                self.add(at.OP_COUNT, row, self.counts, place.size, int(bytes_too), lanes)
+                self.counted.append((self.counts, lanes))
+                self.counts += lanes * (place.size + 1)
+        return columns
+
+    def fate_columns(self, records: list[int], wanted: Collection[str], given: int) -> None:
+        """Adds the passes for what records say, one column after the other as far as places differ in them."""
+        last, place = records[-1], self.plan.places[-1]
+        of_rule, of_oif = self.kept("rule", codes.KEEP_RULE), self.kept("oif", KEEP_OIF)
         if {"verdict", "hook", "rule", "oif"} <= set(wanted) and len(of_rule) == len(of_oif) == 1:
             self.packed = True
             self.add(at.OP_FATES, last, place.first, AS_GIVEN, 0, given)
@@ -89,17 +111,6 @@ class Program(Ways):
         elif "rules_walked" in wanted:
             for number, row in enumerate(records):
                 self.add(at.OP_WALKED, row, self.plan.places[number].first, int(number > 0))
-        if counters:
-            bytes_too = self.constant("length") is None
-            if bytes_too:
-                self.column("length")
-            for number, row in enumerate(records):
-                place = self.plan.places[number]
-                lanes = LANES if place.size < MOST_LANED else 1
-                self.add(at.OP_COUNT, row, self.counts, place.size, int(bytes_too), lanes)
-                self.counted.append((self.counts, lanes))
-                self.counts += lanes * (place.size + 1)
-        return columns
 
     def kept(self, name: str, mark: int) -> list[tuple[int, bool]]:
         """The places whose records write a column, and whether some of them leave what an earlier one wrote."""
@@ -132,12 +143,26 @@ class Program(Ways):
             packed |= means["verdict"].astype(np.uint64) << 48 | means["hook"].astype(np.uint64) << 56
             return packed
 
+        def of_ends() -> Array:
+            ends = np.zeros((len(oif), 4), np.uint64)
+            ends[:, 0] = of_all()
+            ends[:, 1] = means["walked"]
+            if self.plan.fused:
+                low = np.uint64(0xFFFFFFFF)
+                address, kept = means["source"] & low, means["source"] >> np.uint64(32)
+                ends[:, 1] |= np.where(kept == 0, address, 0) << np.uint64(32)
+                address, kept = means["target"] & low, means["target"] >> np.uint64(32)
+                ends[:, 2] = np.where(kept == 0, address, 0)
+                ends[:, 2] |= np.where(means["port"] <= 0xFFFF, means["port"], 0).astype(np.uint64) << np.uint64(32)
+            return ends.reshape(-1)
+
         kind = (self.names.tobytes(), given)
         oif = self.remembered(("oif", *kind), of_oif)
         packed = self.remembered(("packed", *kind), of_all) if self.packed else np.zeros(1, np.uint64)
+        ends = self.remembered(("ends", *kind), of_ends) if self.ends else np.zeros(1, np.uint64)
         enter = self.enter[0] if len(self.enter) == 1 else np.concatenate(self.enter)
         return at.Fates(
-            packed=read_only(packed), enter=read_only(in_large_pages(enter)), oif=read_only(oif),
+            packed=read_only(packed), ends=read_only(ends), enter=read_only(in_large_pages(enter)), oif=read_only(oif),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
             **{name: read_only(means[name]) for name in (
                 "verdict", "hook", "rule", "walked", "kind", "dnat", "source", "target", "port")},

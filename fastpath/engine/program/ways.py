@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastpath.compiler.bulk import Place
 from fastpath.compiler.diagram import TESTS
-from fastpath.engine.program.classes import HALF_OF, WIDE_OF, Classes
+from fastpath.engine.program.classes import Classes
 from fastpath.kernels import layout as at
 from fastpath.packets.schema import LOCAL
 
@@ -20,45 +20,6 @@ Array = npt.NDArray[Any]
 
 class Ways(Classes):
     """Adds the places of a plan."""
-
-    def alone(self, slot: int) -> bool:
-        """Whether a field's classes are looked up once only, and from the column as it arrived."""
-        if self.uses is None:
-            self.uses = self.slots(self.plan.places)
-        changed = self.renaming and self.fields[slot, at.F_BASE] in (at.B_DST, at.B_DPORT)
-        return self.uses[slot] == 1 and not changed and slot not in self.row_of and self.fixed_class(slot) is None
-
-    def step(self, words: int, slot: int, base: int, first: int) -> None:
-        """Adds the pass of one level; classes that nothing else needs are looked up within it."""
-        found = self.fields[slot]
-        of, kind = int(found[at.F_BASE]), int(found[at.F_KIND])
-        if self.alone(slot):
-            mark = len(self.passes)
-            if of in HALF_OF and kind == at.K_TRIE:
-                column = at.HALVES.index(self.column(HALF_OF[of]))
-                self.add(at.OP_STEP_HALF, words, column, base, *self.direct[slot], 0, first)
-                return
-            if first >= 0 and of in WIDE_OF and kind == at.K_PAGES:
-                column = at.WIDES.index(self.column(WIDE_OF[of]))
-                mask = int(found[at.F_MASK]) & 0xFFFFFFFF
-                self.add(at.OP_STEP_WORD, words, column, base, int(found[at.F_TABLE]), mask, 0, first)
-                return
-            row = self.classes(slot)
-            op, _, a, b, c, d, width, _ = self.passes[-1]
-            if len(self.passes) == mark + 1 and op == at.OP_BYTE:
-                self.passes[-1] = [at.OP_STEP_OCTET, words, a, base, b, 0, 0, first]
-                return
-            if len(self.passes) == mark + 1 and op == at.OP_PAIR:
-                self.passes[-1] = [at.OP_STEP_PAIR, words, a << 8 | b, base, c, 0, 0, first]
-                return
-            if len(self.passes) == mark + 1 and op == at.OP_CODE:
-                self.passes[-1] = [at.OP_STEP_CODE, words, a, base, b, 0, 0, first]
-                return
-            if len(self.passes) == mark + 1 and op == at.OP_PAIR_CODES:
-                self.passes[-1] = [at.OP_STEP_MIXED, words, a << 8 | b, base, c, d, width, first]
-                return
-        row = self.classes(slot)
-        self.add(at.OP_STEP, words, row, base, 0, 0, 0, first)
 
     def ways(self) -> list[int]:
         """Adds the passes of all places -> the row of each that holds its records."""
@@ -121,46 +82,34 @@ class Ways(Classes):
 
     def walk(self, place: Place, words: int, kinds: dict[int, int], before: list[int]) -> None:
         """The levels of a place, from its roots or from the words of the place before."""
-        levels = list(place.levels)
         first = -1
         if before:
-            earlier = self.plan.places[len(before) - 1].first
-            if levels and levels[0] not in kinds:
-                row = self.classes(levels.pop(0))
-                self.add(at.OP_STEP_ENTERING, words, row, place.base, before[-1], earlier)
-            else:
-                self.add(at.OP_ENTER, words, before[-1], earlier)
-        elif len(place.roots) > 1 and (roots := self.by_code(place)) is not None:
+            self.add(at.OP_ENTER, words, before[-1], self.plan.places[len(before) - 1].first)
+        elif len(place.roots) > 1 and (local := self.local()) is not None:
             self.column("iif")
-            where = self.add_enter(roots)
-            if levels and levels[0] not in kinds:
-                self.add(at.OP_STEP_BY_CODE, words, self.classes(levels.pop(0)), place.base, where)
-            else:
-                self.add(at.OP_ENTER_BY_CODE, words, where)
+            self.add(at.OP_ROOTS, words, local, place.roots[1], place.roots[0])
         else:
             root = place.roots[1 if len(place.roots) > 1 and self.all_local else 0]
-            if levels and root & TESTS:
+            if place.levels and root & TESTS:
                 first = root & TESTS - 1
             else:
                 self.add(at.OP_CONSTANT, words, root, 1)
-        for slot in levels:
-            if slot in kinds:
-                self.add(at.OP_STEP, words, kinds[slot], place.base, 0, 0, 0, first)
-            else:
-                self.step(words, slot, place.base, first)
+        for slot in place.levels:
+            row = kinds[slot] if slot in kinds else self.classes(slot)
+            self.add(at.OP_STEP, words, row, place.base, 0, 0, 0, first)
             first = -1
 
-    def by_code(self, place: Place) -> Array | None:
-        """The root for each interface code, shifted by one; None where all packets have the same."""
-        local = np.array([False, *(name == LOCAL for name in self.packets.interfaces)])
+    def local(self) -> int | None:
+        """The interface code of packets that the host makes; None where all packets begin alike."""
         self.all_local = False
-        if not local.any():
+        if LOCAL not in self.packets.interfaces:
             return None
+        local = self.packets.interfaces.index(LOCAL)
         value = self.constant("iif")
         if value is not None:
-            self.all_local = bool(local[value + 1])
+            self.all_local = value == local
             return None
-        return np.where(local, place.roots[1], place.roots[0]).astype(np.uint32)
+        return local
 
     def segment(self, lookup: Array, best: int) -> None:
         """Adds the passes of a cross product, which write the ops that they find into the row `best`."""
