@@ -99,7 +99,7 @@ class BulkPlan:
 
     ``kind``: what a record does to a packet (``FATE_*``); ``oif``: interface ids, -1 for none, ``KEEP_OIF``.
     ``small``: the compiled tables of small fields, and behind them for each field of 16 bits, from ``direct[slot]`` on,
-    the class of every value. ``remembered``: arrays that programs for batches of one kind have in common.
+    the class of every value. ``programs``: those of kinds of batches met before.
     """
 
     places: list[Place] = field(default_factory=list)
@@ -109,7 +109,7 @@ class BulkPlan:
     leaves: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     small: Array = field(default_factory=lambda: np.zeros(0, np.uint16))
     direct: dict[int, int] = field(default_factory=dict)
-    remembered: dict[object, Array] = field(default_factory=dict)
+    programs: dict[object, Any] = field(default_factory=dict)
 
 
 def plan(arrays: Arrays, record_stage: Array) -> BulkPlan | None:

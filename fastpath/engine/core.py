@@ -24,7 +24,7 @@ from fastpath.compiler.config import Config
 from fastpath.compiler.progress import CompileProgress
 from fastpath.compiler.tables import KEPT, Compiled, compile_tables
 from fastpath.engine.bulk import run_bulk
-from fastpath.engine.runner import ALL, Array, Run, Runner, along_paths
+from fastpath.engine.runner import ALL, Array, Run, Runner
 from fastpath.engine.undecided import Chooser, may_be_undecided, may_end_undecided
 from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
@@ -202,12 +202,10 @@ class Engine:
         self, compiled: Compiled, packets: PacketBatch, interfaces: list[str], threads: int | None,
         report: Callable[[int], None], wanted: frozenset[str], counters: bool,
     ) -> Run:
-        found = run_bulk(compiled, packets, interfaces, threads, report, wanted, counters)
+        found = run_bulk(compiled, packets, interfaces, threads, report, wanted, counters, len(self.rules))
         if found is None:
             return self._evaluate_general(compiled, packets, interfaces, threads, report, wanted, counters)
-        run = Run.of(found.columns, len(self.rules))
-        if counters:
-            self._count(compiled, packets, run, found.record_packets, found.record_bytes)
+        run = Run.of(found.columns, found.rule_packets, found.rule_bytes)
         if len(found.hard):
             few = packets.take(found.hard)
             rest = self._evaluate_general(compiled, few, interfaces, threads, lambda _: None, wanted, counters)
@@ -240,20 +238,7 @@ class Engine:
             run.columns["oif"][lost] = -1
             run.columns["flags"][lost] = 0
         run.columns = {name: values for name, values in run.columns.items() if name in wanted}
-        if counters:
-            self._count(compiled, packets, run, run.record_packets, run.record_bytes)
         return run
-
-    def _count(
-        self, compiled: Compiled, packets: PacketBatch, run: Run, record_packets: Array, record_bytes: Array
-    ) -> None:
-        """Adds what records counted to the rules on their paths."""
-        run.rule_packets = run.rule_packets + along_paths(compiled, record_packets, len(self.rules))
-        length = packets.constant("length")
-        if length is not None:
-            run.rule_bytes = run.rule_packets * length
-        else:
-            run.rule_bytes = run.rule_bytes + along_paths(compiled, record_bytes, len(self.rules))
 
     # ----------------------------------------------------------------------------------------------- around it
 

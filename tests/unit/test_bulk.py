@@ -55,7 +55,8 @@ def general(engine: Engine, packets: PacketBatch, **how: object) -> Result:
 def hard(engine: Engine, packets: PacketBatch) -> int | None:
     """How many packets the bulk kernel leaves, None where it takes none."""
     compiled = engine._compiled(packets.has("oif") and bool((packets.column("oif") >= 0).all()))
-    found = run_bulk(compiled, packets, list(packets.interfaces), 1, lambda _: None, frozenset(COLUMNS), True)
+    found = run_bulk(compiled, packets, list(packets.interfaces), 1, lambda _: None, frozenset(COLUMNS), True,
+                     len(engine.rules))
     return None if found is None else len(found.hard)
 
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from fastpath.compiler.bulk import KEEP_OIF
 from fastpath.compiler.memory import in_large_pages
-from fastpath.engine import memory
 from fastpath.engine.names import AS_GIVEN, read_only
 from fastpath.engine.program.ways import Ways
 from fastpath.kernels import codes
@@ -31,13 +30,13 @@ DTYPES = {c.name: c.dtype for c in RESULT_COLUMNS}
 
 
 class Program(Ways):
-    """A batch's program: :meth:`ways`, then :meth:`results` for what is wanted."""
+    """A program: :meth:`ways`, then :meth:`results` for what is wanted."""
 
-    def results(self, records: list[int], wanted: Collection[str], *, counters: bool) -> dict[str, Array]:
-        """Adds the passes that write what is wanted -> the columns, which may hold their values already."""
-        n = len(self.packets)
+    def results(self, records: list[int], wanted: Collection[str], *, counters: bool) -> dict[str, int | None]:
+        """Adds the passes that write what is wanted -> the columns, and the value that those begin with for which it
+        matters: passes may leave it."""
         written = self.compiled.written
-        columns: dict[str, Array] = {}
+        columns: dict[str, int | None] = {}
         passes, self.passes = self.passes, []
         for where in self.affects:
             passes[where][3] |= ("dst" in wanted) * 1 | ("dport" in wanted) * 2
@@ -48,15 +47,15 @@ class Program(Ways):
                 continue
             value = self.constant(name)
             if value is not None and name != "src":
-                columns[name] = memory.full(n, value, DTYPES[name])
+                columns[name] = value
                 continue
-            columns[name] = memory.empty(n, DTYPES[name])
+            columns[name] = None
             self.column(name)
             if name != "src":
                 self.add(at.OP_COPY, 0, at.COPIED.index(name))
         self.passes += passes
         if "flags" in wanted and "flags" in written:
-            columns["flags"] = memory.full(n, 0, "uint8")
+            columns["flags"] = 0
         last, place = records[-1], self.plan.places[-1]
         if "src" in columns:
             self.add(at.OP_SOURCES, last, place.first)
@@ -64,7 +63,7 @@ class Program(Ways):
         of_rule, of_oif = self.kept("rule", codes.KEEP_RULE), self.kept("oif", KEEP_OIF)
         for name in ("verdict", "hook", "rule", "oif", "rules_walked"):
             if name in wanted:
-                columns[name] = memory.empty(n, DTYPES[name])
+                columns[name] = None
         if given and "oif" in wanted:
             self.column("oif")
         if {"verdict", "hook", "rule", "oif"} <= set(wanted) and len(of_rule) == len(of_oif) == 1:
@@ -109,30 +108,23 @@ class Program(Ways):
         return found[::-1]
 
     def fates(self) -> at.Fates:
-        """What records mean, with the batch's interface codes."""
+        """What records mean, with the interface codes of the kind."""
         means = self.plan.columns
         given = self.constant("oif") if self.compiled.given_oif else None
-
-        def of_oif() -> Array:
-            oif: Array = self.names[np.maximum(means["oif"], 0)]
-            oif[means["oif"] < 0] = -1
-            oif[means["oif"] == KEEP_OIF] = KEEP_CODE
-            if given is not None:
-                oif[oif == AS_GIVEN] = given
-            return oif
-
-        def of_all() -> Array:
-            packed: Array = means["rule"].astype(np.uint32).astype(np.uint64)
+        oif: Array = self.names[np.maximum(means["oif"], 0)]
+        oif[means["oif"] < 0] = -1
+        oif[means["oif"] == KEEP_OIF] = KEEP_CODE
+        if given is not None:
+            oif[oif == AS_GIVEN] = given
+        packed = np.zeros(1, np.uint64)
+        if self.packed:
+            packed = means["rule"].astype(np.uint32).astype(np.uint64)
             packed |= oif.astype(np.uint16).astype(np.uint64) << 32
             packed |= means["verdict"].astype(np.uint64) << 48 | means["hook"].astype(np.uint64) << 56
-            return packed
-
-        kind = (self.names.tobytes(), given)
-        oif = self.remembered(("oif", *kind), of_oif)
-        packed = self.remembered(("packed", *kind), of_all) if self.packed else np.zeros(1, np.uint64)
         enter = self.enter[0] if len(self.enter) == 1 else np.concatenate(self.enter)
         return at.Fates(
-            packed=read_only(packed), enter=read_only(in_large_pages(enter)), oif=read_only(oif),
+            packed=read_only(in_large_pages(packed)), enter=read_only(in_large_pages(enter)),
+            oif=read_only(in_large_pages(oif)),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
             **{name: read_only(means[name]) for name in (
                 "verdict", "hook", "rule", "walked", "kind", "dnat", "source")},

@@ -152,7 +152,7 @@ class Ways(Classes):
 
     def by_code(self, place: Place) -> Array | None:
         """The root for each interface code, shifted by one; None where all packets have the same."""
-        local = np.array([False, *(name == LOCAL for name in self.packets.interfaces)])
+        local = np.array([False, *(name == LOCAL for name in self.kind.interfaces)])
         self.all_local = False
         if not local.any():
             return None
@@ -250,17 +250,14 @@ class Ways(Classes):
                 return None
             fixed.append(constant)
 
-        def records() -> Array:
-            ops = np.arange(int(lookup[at.C_MISS]) + 1)
-            kinds = self.arrays["cells16"][int(lookup[at.C_KINDS]) + ops].astype(np.int64)
-            words = np.full(len(ops), place.roots[0], np.int64)
-            rows = self.plan.steps[place.base:]
-            for slot, constant in zip(place.levels, fixed, strict=True):
-                classes = kinds if slot == kind_slot else constant
-                words = rows[(words & TESTS - 1) + np.where(words & TESTS, classes, 0)].astype(np.int64)
-            leaves = self.plan.leaves.reshape(-1, at.E_COLUMNS)[place.first_leaf + words]
-            ranks = self.arrays["cells32"][leaves[:, at.E_RANKS] + ops].astype(np.int64)
-            found: Array = leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])
-            return found.astype(np.uint32)
-
-        return self.remembered(("records", place.first, *fixed), records)
+        ops = np.arange(int(lookup[at.C_MISS]) + 1)
+        kinds = self.arrays["cells16"][int(lookup[at.C_KINDS]) + ops].astype(np.int64)
+        words = np.full(len(ops), place.roots[0], np.int64)
+        rows = self.plan.steps[place.base:]
+        for slot, constant in zip(place.levels, fixed, strict=True):
+            classes = kinds if slot == kind_slot else constant
+            words = rows[(words & TESTS - 1) + np.where(words & TESTS, classes, 0)].astype(np.int64)
+        leaves = self.plan.leaves.reshape(-1, at.E_COLUMNS)[place.first_leaf + words]
+        ranks = self.arrays["cells32"][leaves[:, at.E_RANKS] + ops].astype(np.int64)
+        found: Array = leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])
+        return found.astype(np.uint32)
