@@ -130,15 +130,15 @@ class Engine:
             raise PacketError(f"these are IPv{packets.family} packets, and the ruleset is of family {self.family}")
         interfaces = list(packets.interfaces)
         parts: list[tuple[Compiled, Array | None]] = []
-        least, most = _extremes(packets, "oif") if packets.has("oif") and n else (-1, -1)
-        if not self.complete and least < 0 and not self._needs_no_route() and n:
+        some, every = _given(packets, "oif") if packets.has("oif") and n else (False, False)
+        if not self.complete and not every and not self._needs_no_route() and n:
             raise PacketError("the host's routes are not known: give the packets an oif column (an interface name, or "
                               "local for what is delivered to the host)")
         if n == 0 and self.host is None and self.routed is None:
             parts.append((self._compiled(True), None))
-        elif most < 0:
+        elif not some:
             parts.append((self._compiled(False), None))
-        elif least >= 0:
+        elif every:
             parts.append((self._compiled(True), None))
         else:
             given = packets.column("oif") >= 0
@@ -277,13 +277,14 @@ class Engine:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def _extremes(packets: PacketBatch, name: str) -> tuple[int, int]:
-    """(least, greatest) value of a column."""
+def _given(packets: PacketBatch, name: str) -> tuple[bool, bool]:
+    """(whether some packets have an interface in a column, whether all have)."""
     value = packets.constant(name)
     if value is not None:
-        return value, value
+        return value >= 0, value >= 0
     values = packets.column(name)
-    return int(values.min()), int(values.max())
+    every = int(values.min()) >= 0
+    return every or int(values.max()) >= 0, every
 
 
 def load_engine(path: str | Path) -> Engine:
