@@ -104,7 +104,7 @@ class BulkPlan:
     ``kind``: what a record does to a packet (``FATE_*``); ``oif``: interface ids, -1 for none, ``KEEP_OIF``.
     ``small``: the compiled tables of small fields, and behind them for each field of 16 bits the class of every value;
     ``direct[slot]`` is where it begins, and the value from which on all have one class, where it ends.
-    ``remembered``: arrays that programs for batches of one kind have in common.
+    ``programs``: those of kinds of batches met before.
     """
 
     places: list[Place] = field(default_factory=list)
@@ -115,7 +115,7 @@ class BulkPlan:
     leaves: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     small: Array = field(default_factory=lambda: np.zeros(0, np.uint16))
     direct: dict[int, tuple[int, int]] = field(default_factory=dict)
-    remembered: dict[object, Array] = field(default_factory=dict)
+    programs: dict[object, Any] = field(default_factory=dict)
 
 
 def plan(arrays: Arrays, record_stage: Array) -> BulkPlan | None:

@@ -24,7 +24,7 @@ from fastpath.compiler.config import Config
 from fastpath.compiler.progress import CompileProgress
 from fastpath.compiler.tables import KEPT, Compiled, compile_tables
 from fastpath.engine.bulk import run_bulk
-from fastpath.engine.runner import ALL, Array, Run, Runner, along_paths
+from fastpath.engine.runner import ALL, Array, Run, Runner
 from fastpath.engine.undecided import Chooser, may_be_undecided, may_end_undecided
 from fastpath.errors import CompileError, PacketError
 from fastpath.host.model import Host
@@ -130,15 +130,15 @@ class Engine:
             raise PacketError(f"these are IPv{packets.family} packets, and the ruleset is of family {self.family}")
         interfaces = list(packets.interfaces)
         parts: list[tuple[Compiled, Array | None]] = []
-        least, most = _extremes(packets, "oif") if packets.has("oif") and n else (-1, -1)
-        if not self.complete and least < 0 and not self._needs_no_route() and n:
+        some, every = _given(packets, "oif") if packets.has("oif") and n else (False, False)
+        if not self.complete and not every and not self._needs_no_route() and n:
             raise PacketError("the host's routes are not known: give the packets an oif column (an interface name, or "
                               "local for what is delivered to the host)")
         if n == 0 and self.host is None and self.routed is None:
             parts.append((self._compiled(True), None))
-        elif most < 0:
+        elif not some:
             parts.append((self._compiled(False), None))
-        elif least >= 0:
+        elif every:
             parts.append((self._compiled(True), None))
         else:
             given = packets.column("oif") >= 0
@@ -202,12 +202,10 @@ class Engine:
         self, compiled: Compiled, packets: PacketBatch, interfaces: list[str], threads: int | None,
         report: Callable[[int], None], wanted: frozenset[str], counters: bool,
     ) -> Run:
-        found = run_bulk(compiled, packets, interfaces, threads, report, wanted, counters)
+        found = run_bulk(compiled, packets, interfaces, threads, report, wanted, counters, len(self.rules))
         if found is None:
             return self._evaluate_general(compiled, packets, interfaces, threads, report, wanted, counters)
-        run = Run.of(found.columns, len(self.rules))
-        if counters:
-            self._count(compiled, packets, run, found.record_packets, found.record_bytes)
+        run = Run.of(found.columns, found.rule_packets, found.rule_bytes)
         if len(found.hard):
             few = packets.take(found.hard)
             rest = self._evaluate_general(compiled, few, interfaces, threads, lambda _: None, wanted, counters)
@@ -240,20 +238,7 @@ class Engine:
             run.columns["oif"][lost] = -1
             run.columns["flags"][lost] = 0
         run.columns = {name: values for name, values in run.columns.items() if name in wanted}
-        if counters:
-            self._count(compiled, packets, run, run.record_packets, run.record_bytes)
         return run
-
-    def _count(
-        self, compiled: Compiled, packets: PacketBatch, run: Run, record_packets: Array, record_bytes: Array
-    ) -> None:
-        """Adds what records counted to the rules on their paths."""
-        run.rule_packets = run.rule_packets + along_paths(compiled, record_packets, len(self.rules))
-        length = packets.constant("length")
-        if length is not None:
-            run.rule_bytes = run.rule_packets * length
-        else:
-            run.rule_bytes = run.rule_bytes + along_paths(compiled, record_bytes, len(self.rules))
 
     # ----------------------------------------------------------------------------------------------- around it
 
@@ -292,13 +277,14 @@ class Engine:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def _extremes(packets: PacketBatch, name: str) -> tuple[int, int]:
-    """(least, greatest) value of a column."""
+def _given(packets: PacketBatch, name: str) -> tuple[bool, bool]:
+    """(whether some packets have an interface in a column, whether all have)."""
     value = packets.constant(name)
     if value is not None:
-        return value, value
+        return value >= 0, value >= 0
     values = packets.column(name)
-    return int(values.min()), int(values.max())
+    every = int(values.min()) >= 0
+    return every or int(values.max()) >= 0, every
 
 
 def load_engine(path: str | Path) -> Engine:

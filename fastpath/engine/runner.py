@@ -47,8 +47,6 @@ class Run:
     """
 
     columns: dict[str, Array]
-    record_packets: Array
-    record_bytes: Array
     rule_packets: Array
     rule_bytes: Array
     choices: Array
@@ -56,17 +54,10 @@ class Run:
     forced_hook: Array
 
     @classmethod
-    def of(cls, columns: dict[str, Array], rules: int) -> Run:
-        """Columns with nothing counted yet."""
+    def of(cls, columns: dict[str, Array], rule_packets: Array, rule_bytes: Array) -> Run:
+        """Columns and counts, where nothing was tried."""
         none = np.zeros(0, np.int64)
-        return cls(columns, none, none, np.zeros(rules, np.int64), np.zeros(rules, np.int64), none, none, none)
-
-
-def along_paths(compiled: Compiled, counts: Array, rules: int) -> Array:
-    """Counts by record -> counts by rule: each record's count goes to every rule on its path; int64."""
-    lengths = np.diff(compiled.path_start)
-    spread = np.repeat(counts[:len(lengths)].astype(np.float64), lengths)
-    return np.bincount(compiled.path_rules, weights=spread, minlength=rules).astype(np.int64)
+        return cls(columns, rule_packets, rule_bytes, none, none, none)
 
 
 class Runner:
@@ -123,6 +114,7 @@ class Runner:
             trying: count the undecided choices on each packet's way.
             force: the choices to take, int64 of shape (stages, n).
         """
+        from fastpath.kernels.counts import add_counts
         from fastpath.kernels.evaluate import evaluate
         from fastpath.kernels.layout import Output, Tables
 
@@ -135,11 +127,13 @@ class Runner:
         choices = np.zeros((max(2, stages), n) if trying else (1, 1), np.int32)
         forced_rule = np.full(n if trying else 1, -1, np.int32)
         forced_hook = np.zeros(n if trying else 1, np.int8)
-        bytes_too = self.packets.constant("length") is None
+        length = self.packets.constant("length")
+        bytes_too = length is None
         records, rules = len(compiled.arrays["records"]), max(1, self.rules)
         no_force = read_only(np.zeros((1, 1), np.int64))
-        total = [np.zeros(records, np.int64), np.zeros(records, np.int64),
-                 np.zeros(rules, np.int64), np.zeros(rules, np.int64)]
+        rule_packets, rule_bytes = np.zeros(rules, np.int64), np.zeros(rules, np.int64)
+        paths = read_only(compiled.path_start), read_only(compiled.path_rules)
+        of_place = read_only(np.arange(len(compiled.path_start) - 1 if counters else 0))
         fixed = sum(
             1 << number for base, number in BASE_NUMBER.items()
             if all(self.packets.constant(name) is not None for name in COLUMNS_OF.get(base, (base,)))
@@ -149,7 +143,7 @@ class Runner:
         done = 0
 
         def work(bounds: tuple[int, int]) -> None:
-            nonlocal done
+            nonlocal done, rule_packets, rule_bytes
             a, b = bounds
             counts = [np.zeros(records if counters else 1, np.int64), np.zeros(rules, np.int64),
                       np.zeros(rules, np.int64)]
@@ -167,10 +161,9 @@ class Runner:
             evaluate(b - a, self.columns(a, b, bytes_too), arrays, output, self.ids, self.names, given, fixed)
             spare.append(scratch)
             with lock:
-                total[0] += counts[0] >> 40
-                total[1] += counts[0] & ((1 << 40) - 1)
-                total[2] += counts[1]
-                total[3] += counts[2]
+                add_counts(counts[0].reshape(1, -1), of_place, *paths, rule_packets, rule_bytes)
+                rule_packets += counts[1]
+                rule_bytes += counts[2]
                 if trying:
                     choices[:, a:b] = some
                 done += b - a
@@ -191,8 +184,9 @@ class Runner:
         if compiled.given_oif and "oif" in columns:
             as_given = np.flatnonzero(columns["oif"] == AS_GIVEN)
             columns["oif"][as_given] = self.packets.column("oif")[as_given]
-        return Run(columns, total[0], total[1], total[2][:self.rules], total[3][:self.rules], choices,
-                    forced_rule, forced_hook)
+        if length is not None:
+            rule_bytes = rule_packets * length
+        return Run(columns, rule_packets[:self.rules], rule_bytes[:self.rules], choices, forced_rule, forced_hook)
 
 
 _CONSTANTS: dict[tuple[str, int], Array] = {}

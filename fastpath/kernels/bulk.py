@@ -2,8 +2,8 @@
 
 A pass is one loop with one or two table look-ups: from packet columns to class rows, from class rows through the
 levels of a diagram or the tables of a cross product to records, from records to result columns. The program is made
-for each batch (``engine.bulk``); what it cannot do for a packet, it leaves to the general kernel: such a packet is put
-on the list of *hard* packets, and neither counted nor right in the result columns.
+for batches of a kind (``engine.program``); what it cannot do for a packet, it leaves to the general kernel: such a
+packet is put on the list of *hard* packets, and neither counted nor right in the result columns.
 
 Why it is fast: blocks stay in cache; columns are sliced before they are looped over (an index that might be negative
 costs a correction for each packet); no loop has a branch that depends on data.

@@ -14,6 +14,7 @@ from fastpath.engine import Engine, bulk, memory
 from fastpath.engine import compile as compile_host
 from fastpath.engine.bulk import run_bulk
 from fastpath.host.model import Host
+from fastpath.kernels.counts import add_counts
 from fastpath.kernels.layout import BULK_BLOCK
 from fastpath.packets import PacketBatch, Result
 from fastpath.packets.result import COLUMNS
@@ -55,7 +56,8 @@ def general(engine: Engine, packets: PacketBatch, **how: object) -> Result:
 def hard(engine: Engine, packets: PacketBatch) -> int | None:
     """How many packets the bulk kernel leaves, None where it takes none."""
     compiled = engine._compiled(packets.has("oif") and bool((packets.column("oif") >= 0).all()))
-    found = run_bulk(compiled, packets, list(packets.interfaces), 1, lambda _: None, frozenset(COLUMNS), True)
+    found = run_bulk(compiled, packets, list(packets.interfaces), 1, lambda _: None, frozenset(COLUMNS), True,
+                     len(engine.rules))
     return None if found is None else len(found.hard)
 
 
@@ -190,6 +192,78 @@ def test_given_egress_interfaces_show_as_given() -> None:
         found = check(engine, batch)
         out = found.verdict == Verdict.FORWARD
         assert out.any() and np.array_equal(found.oif[out], batch.column("oif")[out])
+
+
+# ------------------------------------------------------------------------------------------- programs met before
+
+
+def of_engine(engine: Engine, given_oif: bool = False) -> dict[object, object]:
+    plan = engine._compiled(given_oif).bulk
+    assert plan is not None
+    return plan.programs
+
+
+@pytest.mark.kernels
+def test_batches_of_one_kind_share_a_program() -> None:
+    engine = compile_host(PLAIN)
+    for seed in (13, 14):
+        check(engine, edge_packets(PLAIN, 60, seed))
+        assert len(of_engine(engine)) == 1
+    with patch("fastpath.engine.program.ready.Program", side_effect=AssertionError("made again")):
+        check(engine, edge_packets(PLAIN, 60, 15))
+
+
+@pytest.mark.kernels
+def test_what_a_program_depends_on_makes_another() -> None:
+    """One engine, batches in turn that differ in one thing each; the answers are always their own."""
+    engine = compile_host(PLAIN)
+    packets = edge_packets(PLAIN, 120, 16)
+    columns = {c.name: packets.column(c.name) for c in PACKET_COLUMNS if c.name != "oif"}
+    names = list(packets.interfaces)
+    turned = np.array([names[::-1].index(name) for name in names], np.int16)
+    known = np.maximum(packets.column("state"), 1)
+    batches = [
+        PacketBatch.from_columns({**columns, **change}, 120, interfaces=of_codes)
+        for change, of_codes in (
+            ({}, names), ({"state": known}, names), ({"iif": turned[packets.column("iif")]}, names[::-1]),
+            ({}, [*names, "nobody0"]), ({"proto": 6}, names), ({"proto": 17}, names), ({"iif": "docker0"}, names))
+    ]
+    for _ in range(2):
+        for batch in batches:
+            assert engine.evaluate(batch).interfaces == general(engine, batch).interfaces
+            check(engine, batch)
+    assert len(of_engine(engine)) == len(batches)
+    for columns_wanted in (["rule"], ["verdict", "dst"]):
+        found = engine.evaluate(packets, columns=columns_wanted, counters=False)
+        assert all(np.array_equal(getattr(found, c), getattr(general(engine, packets), c)) for c in columns_wanted)
+        check(engine, packets)
+    assert len(of_engine(engine)) == len(batches) + 2
+
+
+@pytest.mark.kernels
+def test_remembered_programs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastpath.engine.program.ready.MOST_REMEMBERED", 3)
+    engine = compile_host(PLAIN)
+    packets = edge_packets(PLAIN, 30, 17)
+    for proto in range(8):
+        columns = {c.name: packets.column(c.name) for c in PACKET_COLUMNS if c.name != "oif"} | {"proto": proto}
+        check(engine, PacketBatch.from_columns(columns, 30, interfaces=packets.interfaces))
+        assert 0 < len(of_engine(engine)) <= 3
+
+
+@pytest.mark.kernels
+def test_counts_of_records_go_to_all_rules_on_their_paths() -> None:
+    """Records counted in several arrays, one that two places stand for, one without rules, and what is no record's."""
+    counts = np.zeros((2, 5), np.int64)
+    counts[0, :4] = [2 << 40 | 100, 0, 1 << 40 | 7, 5 << 40 | 50]
+    counts[1, 0] = 3 << 40 | 11
+    counts[:, 4] = 9 << 40 | 9
+    rule_packets, rule_bytes = np.array([10, 0, 0, 0]), np.array([0, 0, 0, 1])
+    add_counts(
+        counts, np.array([2, 0, 1, 2]), np.array([0, 2, 2, 4]), np.array([0, 1, 1, 3], np.int32),
+        rule_packets, rule_bytes)
+    assert rule_packets.tolist() == [10, 10, 0, 10]
+    assert rule_bytes.tolist() == [0, 161, 0, 162]
 
 
 # ------------------------------------------------------------------------------------------------------- memory

@@ -166,7 +166,7 @@ class Classes(Passes):
         moving = {p.column: p.table.astype(np.int64) for p in parts if p.fixed is None}
         groups: list[tuple[tuple[str, ...], Array]] = []
         if "state" in moving:
-            if len(self.packets) and int(self.packets.column("state").min()) == 0:
+            if self.kind.auto:
                 of_proto = moving.pop("proto", np.zeros(256, np.int64))
                 groups.append((("auto",), self.auto(moving.pop("state"), of_proto)))
             else:

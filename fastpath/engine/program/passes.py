@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,39 +9,61 @@ import numpy as np
 import numpy.typing as npt
 
 from fastpath.compiler.bulk import BulkPlan
-from fastpath.compiler.memory import in_large_pages
 from fastpath.compiler.tables import Compiled
 from fastpath.kernels import layout as at
 from fastpath.packets.batch import PacketBatch
+from fastpath.packets.schema import PACKET_COLUMNS, State
 
 Array = npt.NDArray[Any]
-
-MOST_REMEMBERED = 32
-"""Arrays kept for batches of kinds met before."""
-
 
 class UnsuitableError(Exception):
     """The tables look at something that the bulk kernel does not read."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a program depends on in a batch; packets of one kind have one program.
+
+    Attributes:
+        interfaces: names of the packets' interface codes.
+        constants: for each packet column the value that all packets share, None where they may differ.
+        auto: whether the state of some packets is AUTO, as far as tables look at states.
+    """
+
+    interfaces: tuple[str, ...]
+    constants: tuple[int | None, ...]
+    auto: bool
+
+    @classmethod
+    def of(cls, packets: PacketBatch, compiled: Compiled) -> Kind:
+        constants = tuple(packets.constant(c.name) for c in PACKET_COLUMNS)
+        least = packets.constant("state")
+        if least is None and "state" in compiled.columns:
+            least = int(packets.column("state").min(initial=max(State)))
+        return cls(packets.interfaces, constants, least == State.AUTO)
+
+
+_NUMBER = {c.name: number for number, c in enumerate(PACKET_COLUMNS)}
+
+
 @dataclass
 class Passes:
-    """The passes for a batch, and the small tables that were made for it.
+    """The passes for batches of a kind, and the small tables that were made for them.
 
     Attributes:
         compiled, plan: the tables.
-        packets: the batch; its columns are looked at for single values, and for AUTO states.
+        kind: of the batches.
         ids, names: interface ids of the packets' codes, codes of ids (``engine.names``).
         passes: operation, row written and six operands each (``kernels.layout.OP_*``).
         small, enter: parts of the tables that passes index.
         rows: rows of room that the passes need.
         row_of: the row that holds the classes of a field.
-        read: the columns that passes read, as arrays.
+        read: the packet columns that passes read.
     """
 
     compiled: Compiled
     plan: BulkPlan
-    packets: PacketBatch
+    kind: Kind
     ids: Array
     names: Array
     passes: list[list[int]] = field(default_factory=list)
@@ -52,7 +73,7 @@ class Passes:
     enter_size: int = 0
     rows: int = 0
     row_of: dict[int, int] = field(default_factory=dict)
-    read: dict[str, Array] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
     all_local: bool = False
     packed: bool = False
     ends: bool = False
@@ -91,22 +112,12 @@ class Passes:
         return self.rows - 1
 
     def constant(self, name: str) -> int | None:
-        return self.packets.constant(name)
+        return self.kind.constants[_NUMBER[name]]
 
     def column(self, name: str) -> str:
-        """Notes that a column is read; one with a single value becomes an array."""
-        if name not in self.read:
-            self.read[name] = np.ascontiguousarray(self.packets.column(name))
+        """Notes that a column is read."""
+        self.read.add(name)
         return name
 
     def octet(self, name: str) -> int:
         return at.OCTETS.index(self.column(name))
-
-    def remembered(self, key: object, make: Callable[[], Array]) -> Array:
-        """What was made before for a batch of this kind, or is made now."""
-        found = self.plan.remembered.get(key)
-        if found is None:
-            if len(self.plan.remembered) >= MOST_REMEMBERED:
-                self.plan.remembered.clear()
-            found = self.plan.remembered[key] = in_large_pages(make())
-        return found

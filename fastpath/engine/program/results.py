@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from fastpath.compiler.bulk import KEEP_OIF
 from fastpath.compiler.memory import in_large_pages
-from fastpath.engine import memory
 from fastpath.engine.names import AS_GIVEN, read_only
 from fastpath.engine.program.ways import Ways
 from fastpath.kernels import codes
@@ -34,12 +33,12 @@ DTYPES = {c.name: c.dtype for c in RESULT_COLUMNS}
 
 
 class Program(Ways):
-    """A batch's program: :meth:`ways`, then :meth:`results` for what is wanted."""
+    """A program: :meth:`ways`, then :meth:`results` for what is wanted."""
 
-    def results(self, records: list[int], wanted: Collection[str], *, counters: bool) -> dict[str, Array]:
-        """Adds the passes that write what is wanted -> the columns, which may hold their values already."""
-        n = len(self.packets)
-        columns: dict[str, Array] = {}
+    def results(self, records: list[int], wanted: Collection[str], *, counters: bool) -> dict[str, int | None]:
+        """Adds the passes that write what is wanted -> the columns, and the value that those begin with for which it
+        matters: passes may leave it."""
+        columns: dict[str, int | None] = {}
         passes, self.passes = self.passes, []
         for where in self.affects:
             passes[where][3] |= ("dst" in wanted) * 1 | ("dport" in wanted) * 2
@@ -51,18 +50,18 @@ class Program(Ways):
                 continue
             value = self.constant(name)
             if value is not None and name not in by_record:
-                columns[name] = memory.full(n, value, DTYPES[name])
+                columns[name] = value
                 continue
-            columns[name] = memory.empty(n, DTYPES[name])
+            columns[name] = None
             self.column(name)
             if name not in by_record:
                 self.add(at.OP_COPY, 0, at.COPIED.index(name))
         self.passes += passes
         if "flags" in wanted and "flags" in self.compiled.written:
-            columns["flags"] = memory.full(n, 0, "uint8")
+            columns["flags"] = 0
         rewritten = by_record & set(columns)
         for name in FATES & set(wanted):
-            columns[name] = memory.empty(n, DTYPES[name])
+            columns[name] = None
         given = int(self.compiled.given_oif and self.constant("oif") is None)
         if given and "oif" in wanted:
             self.column("oif")
@@ -125,44 +124,35 @@ class Program(Ways):
         return found[::-1]
 
     def fates(self) -> at.Fates:
-        """What records mean, with the batch's interface codes."""
+        """What records mean, with the interface codes of the kind."""
         means = self.plan.columns
         given = self.constant("oif") if self.compiled.given_oif else None
-
-        def of_oif() -> Array:
-            oif: Array = self.names[np.maximum(means["oif"], 0)]
-            oif[means["oif"] < 0] = -1
-            oif[means["oif"] == KEEP_OIF] = KEEP_CODE
-            if given is not None:
-                oif[oif == AS_GIVEN] = given
-            return oif
-
-        def of_all() -> Array:
-            packed: Array = means["rule"].astype(np.uint32).astype(np.uint64)
+        oif: Array = self.names[np.maximum(means["oif"], 0)]
+        oif[means["oif"] < 0] = -1
+        oif[means["oif"] == KEEP_OIF] = KEEP_CODE
+        if given is not None:
+            oif[oif == AS_GIVEN] = given
+        packed = np.zeros(1, np.uint64)
+        if self.packed or self.ends:
+            packed = means["rule"].astype(np.uint32).astype(np.uint64)
             packed |= oif.astype(np.uint16).astype(np.uint64) << 32
             packed |= means["verdict"].astype(np.uint64) << 48 | means["hook"].astype(np.uint64) << 56
-            return packed
-
-        def of_ends() -> Array:
+        ends = np.zeros(4, np.uint64)
+        if self.ends:
             ends = np.zeros((len(oif), 4), np.uint64)
-            ends[:, 0] = of_all()
+            ends[:, 0] = packed
             ends[:, 1] = means["walked"]
             if self.plan.fused:
-                low = np.uint64(0xFFFFFFFF)
-                address, kept = means["source"] & low, means["source"] >> np.uint64(32)
-                ends[:, 1] |= np.where(kept == 0, address, 0) << np.uint64(32)
-                address, kept = means["target"] & low, means["target"] >> np.uint64(32)
-                ends[:, 2] = np.where(kept == 0, address, 0)
-                ends[:, 2] |= np.where(means["port"] <= 0xFFFF, means["port"], 0).astype(np.uint64) << np.uint64(32)
-            return ends.reshape(-1)
-
-        kind = (self.names.tobytes(), given)
-        oif = self.remembered(("oif", *kind), of_oif)
-        packed = self.remembered(("packed", *kind), of_all) if self.packed else np.zeros(1, np.uint64)
-        ends = self.remembered(("ends", *kind), of_ends) if self.ends else np.zeros(1, np.uint64)
+                low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+                source, target = (
+                    np.where(means[name] >> half == 0, means[name] & low, 0) for name in ("source", "target"))
+                port = np.where(means["port"] <= 0xFFFF, means["port"], 0).astype(np.uint64)
+                ends[:, 1] |= source << half
+                ends[:, 2] = target | port << half
         enter = self.enter[0] if len(self.enter) == 1 else np.concatenate(self.enter)
         return at.Fates(
-            packed=read_only(packed), ends=read_only(ends), enter=read_only(in_large_pages(enter)), oif=read_only(oif),
+            packed=read_only(in_large_pages(packed)), ends=read_only(in_large_pages(ends.reshape(-1))),
+            enter=read_only(in_large_pages(enter)), oif=read_only(in_large_pages(oif)),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
             **{name: read_only(means[name]) for name in (
                 "verdict", "hook", "rule", "walked", "kind", "dnat", "source", "target", "port")},

@@ -102,9 +102,9 @@ class Ways(Classes):
     def local(self) -> int | None:
         """The interface code of packets that the host makes; None where all packets begin alike."""
         self.all_local = False
-        if LOCAL not in self.packets.interfaces:
+        if LOCAL not in self.kind.interfaces:
             return None
-        local = self.packets.interfaces.index(LOCAL)
+        local = self.kind.interfaces.index(LOCAL)
         value = self.constant("iif")
         if value is not None:
             self.all_local = value == local
@@ -199,17 +199,14 @@ class Ways(Classes):
                 return None
             fixed.append(constant)
 
-        def records() -> Array:
-            ops = np.arange(int(lookup[at.C_MISS]) + 1)
-            kinds = self.arrays["cells16"][int(lookup[at.C_KINDS]) + ops].astype(np.int64)
-            words = np.full(len(ops), place.roots[0], np.int64)
-            rows = self.plan.steps[place.base:]
-            for slot, constant in zip(place.levels, fixed, strict=True):
-                classes = kinds if slot == kind_slot else constant
-                words = rows[(words & TESTS - 1) + np.where(words & TESTS, classes, 0)].astype(np.int64)
-            leaves = self.plan.leaves.reshape(-1, at.E_COLUMNS)[place.first_leaf + words]
-            ranks = self.arrays["cells32"][leaves[:, at.E_RANKS] + ops].astype(np.int64)
-            found: Array = leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])
-            return found.astype(np.uint32)
-
-        return self.remembered(("records", place.first, *fixed), records)
+        ops = np.arange(int(lookup[at.C_MISS]) + 1)
+        kinds = self.arrays["cells16"][int(lookup[at.C_KINDS]) + ops].astype(np.int64)
+        words = np.full(len(ops), place.roots[0], np.int64)
+        rows = self.plan.steps[place.base:]
+        for slot, constant in zip(place.levels, fixed, strict=True):
+            classes = kinds if slot == kind_slot else constant
+            words = rows[(words & TESTS - 1) + np.where(words & TESTS, classes, 0)].astype(np.int64)
+        leaves = self.plan.leaves.reshape(-1, at.E_COLUMNS)[place.first_leaf + words]
+        ranks = self.arrays["cells32"][leaves[:, at.E_RANKS] + ops].astype(np.int64)
+        found: Array = leaves[:, at.E_RECORD] + (ranks & leaves[:, at.E_RANKED])
+        return found.astype(np.uint32)
