@@ -17,7 +17,8 @@ from fastpath.host.model import Host
 from fastpath.kernels.layout import BULK_BLOCK
 from fastpath.packets import PacketBatch, Result
 from fastpath.packets.result import COLUMNS
-from fastpath.packets.schema import PACKET_COLUMNS, Verdict
+from fastpath.packets.schema import LOCAL, PACKET_COLUMNS, Verdict
+from fastpath.reference import evaluate
 from tests.strategies import edge_packets
 from tests.unit.reference_host import make_host
 
@@ -232,3 +233,30 @@ def test_results_stay_as_they_are() -> None:
     second = engine.evaluate(two)
     assert np.array_equal(first.rule, kept)
     assert np.array_equal(second.rule, kept[::-1])
+
+
+@pytest.mark.kernels
+def test_bits_of_an_address_and_a_mark() -> None:
+    """Masks of any bits; and the word behind the first level is the batch's, of arriving or the host's own packets."""
+    host = make_host(filter="""
+        -A FORWARD -d 0.0.0.7/0.0.0.255 -j DROP
+        -A FORWARD -s 128.0.113.0/192.0.255.0 -m mark --mark 0x10/0xf0 -j REJECT
+        -A FORWARD -m mark --mark 0x80000001/0x80000001 -j ACCEPT
+        -A FORWARD -d 172.17.0.2 -j DROP
+        -A OUTPUT -d 203.0.113.7 -j REJECT
+        -A OUTPUT -m mark ! --mark 0x8000/0xc000 -j DROP
+    """)
+    packets = edge_packets(host, 600 if COMPILED else 150, 4)
+    rng = np.random.default_rng(4)
+    columns = {c.name: packets.column(c.name) for c in PACKET_COLUMNS if c.name != "oif"}
+    columns["mark"] = rng.choice(np.array([0, 0x10, 0x1F, 0x8000, 0x80000001, 0xFFFFFFFF], np.uint32), len(packets))
+    packets = PacketBatch.from_columns(columns, len(packets), interfaces=packets.interfaces)
+    engine = compile_host(host)
+    local = packets.column("iif") == packets.interfaces.index(LOCAL)
+    assert local.any() and not local.all()
+    for here in (~local, local, ~local, local | True):
+        of_kind = packets.take(np.flatnonzero(here))
+        found = check(engine, of_kind)
+        assert hard(engine, of_kind) == 0
+        expected = evaluate(host, of_kind)
+        assert all(np.array_equal(getattr(found, c), getattr(expected, c)) for c in ("verdict", "hook", "rule"))

@@ -164,6 +164,7 @@ class Program(Ways):
         return at.Fates(
             packed=read_only(packed), ends=read_only(ends), enter=read_only(in_large_pages(enter)), oif=read_only(oif),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
+            paged=read_only(self.paged),
             **{name: read_only(means[name]) for name in (
                 "verdict", "hook", "rule", "walked", "kind", "dnat", "source", "target", "port")},
         )
