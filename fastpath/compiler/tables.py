@@ -98,7 +98,7 @@ from fastpath.kernels.layout import (
 )
 from fastpath.packets.schema import LOCAL
 
-VERSION = 5
+VERSION = 6
 """Format of saved tables; raised with every change of a layout or of a code."""
 
 LABEL = "fastpath tables"
