@@ -22,8 +22,37 @@ MOST_CLASSES = 1 << 16
 MOST_RANKS = 1 << 26
 """Intervals that buckets can number."""
 
-MOST_PAGED = (1 << 24) - (1 << 17)
-"""Words of pages whose numbers have 16 bits for certain."""
+LEAST_HIGH, MOST_HIGH, LEAST_LOW = 14, 22, 4
+"""Bits below those of the first step of pages, and of the last one."""
+
+NEAR, ATTEMPTS = 1.25, 6
+"""How many times the words of the smallest split another one may have, and how many of these are tried."""
+
+MOST_SPACING = 8
+"""Pages begin at multiples of two to this many words, at most."""
+
+
+@dataclass(frozen=True)
+class Pages:
+    """A map from values to classes (``kernels.addresses.page_class``).
+
+    Attributes:
+        top, middle, last: tables of the steps, uint16.
+        high, low: bits below those of the first step, and of the last one.
+        spacing: bits of the distance of places where pages may begin.
+    """
+
+    top: npt.NDArray[np.uint16]
+    middle: npt.NDArray[np.uint16]
+    last: npt.NDArray[np.uint16]
+    high: int
+    low: int
+    spacing: int
+
+    @property
+    def split(self) -> int:
+        """The three numbers of bits in one."""
+        return self.high | self.low << 8 | self.spacing << 16
 
 
 @dataclass(frozen=True)
@@ -41,14 +70,39 @@ class Ranks:
     low: int
 
 
-def pages(found: Partition, most: int) -> npt.NDArray[np.uint16] | None:
-    """Pages of at most about `most` words; None where they would be more, or classes have more than 16 bits."""
+def pages(found: Partition, most: int) -> Pages | None:
+    """Pages of at most about `most` words; None where they would be more, or classes have more than 16 bits.
+
+    The bits of a step are those that take the least room, since a map that fits the nearest cache is looked up fastest;
+    or nearly the least where pages can begin at any word then, which takes an instruction less a step.
+    """
     from fastpath.kernels import build
 
     if found.count > MOST_CLASSES:
         return None
-    words = build.address_pages(np.array(found.starts, np.int64), found.class_of, min(most, MOST_PAGED))
-    return words if len(words) else None
+    starts = np.array(found.starts, np.int64)
+    of_bits = {bits: _different(starts, found, bits) for bits in range(LEAST_LOW, MOST_HIGH + 1)}
+    splits = sorted(
+        ((1 << 32 - high) + (of_bits[high] << high - low) + (of_bits[low] << low), high, low)
+        for high in range(LEAST_HIGH, MOST_HIGH + 1) for low in range(LEAST_LOW, high))
+    fewest, high, low = splits[0]
+    if fewest > most:
+        return None
+    near = [(high, low, 0) for words, high, low in splits if words <= NEAR * fewest]
+    mask = found.field.mask & 0xFFFFFFFF
+    for high, low, spacing in (*near[:ATTEMPTS], *((high, low, spacing) for spacing in range(1, MOST_SPACING + 1))):
+        top, middle, last = build.address_pages(starts, found.class_of, mask, high, low, spacing)
+        if len(top):
+            return Pages(top, middle, last, high, low, spacing)
+    return None
+
+
+def _different(starts: npt.NDArray[np.int64], found: Partition, bits: int) -> int:
+    """How many different pages the values below so many bits take, at most."""
+    cut = starts[(starts & (1 << bits) - 1) != 0] >> bits
+    ends = np.append(starts[1:], 1 << 32)
+    whole = found.class_of[-(-starts >> bits) < ends >> bits]
+    return int(np.count_nonzero(np.diff(cut, prepend=-1))) + len(np.unique(whole))
 
 
 def ranks(found: Partition) -> Ranks:

@@ -56,13 +56,16 @@ from fastpath.kernels.layout import (
     F_COUNT,
     F_EXTRA,
     F_KIND,
+    F_LAST,
     F_LOW,
     F_MASK,
     F_OF_RANK,
     F_OF_RANK_WIDE,
     F_PARTS,
     F_SKIP,
+    F_SPLIT,
     F_TABLE,
+    F_WORDS,
     G_COLUMNS,
     K_DIRECT,
     K_PAGES,
@@ -95,7 +98,7 @@ from fastpath.kernels.layout import (
 )
 from fastpath.packets.schema import LOCAL
 
-VERSION = 5
+VERSION = 6
 """Format of saved tables; raised with every change of a layout or of a code."""
 
 LABEL = "fastpath tables"
@@ -278,7 +281,9 @@ class _Packer:
         row[F_COUNT] = len(found.starts)
         pages = addresses.pages(found, self.config.max_table_bytes // PAGED_SHARE)
         if pages is not None:
-            row[F_KIND], row[F_TABLE] = K_PAGES, self.cells.narrow.add(pages)
+            row[F_KIND], row[F_SPLIT], row[F_TABLE] = K_PAGES, pages.split, self.cells.narrow.add(pages.top)
+            self.cells.narrow.add(pages.middle)
+            row[F_LAST], row[F_WORDS] = self.cells.narrow.add(pages.last), len(pages.last)
             return
         ranks = addresses.ranks(found)
         row[F_KIND], row[F_TABLE], row[F_LOW] = K_RANKS, self.add_trie(ranks.words), ranks.low

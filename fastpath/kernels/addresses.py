@@ -1,6 +1,6 @@
 """Classes of 32-bit values, in two forms (``compiler.addresses`` makes them).
 
-*Pages*: a table of the high 16 bits and two levels of pages for the bytes below. *Ranks*: how many intervals begin at
+*Pages*: a table of the highest bits and two levels of pages for those below. *Ranks*: how many intervals begin at
 or below a value, found by two table look-ups and one comparison with up to 32 bounds at once; a table by rank has the
 class. Pages are quicker while they stay in cache, ranks take a few bytes an interval, wherever those lie.
 """
@@ -16,17 +16,41 @@ from fastpath.kernels._vector import counted
 
 
 @helper
-def page_class(words: Any, v: Any) -> Any:
+def page_class(top: Any, middle: Any, last: Any, high: Any, low: Any, spacing: Any, v: Any) -> Any:
     """The class of a value.
 
     Args:
-        words: by the high 16 bits, then by the next byte in the page of that number, the number of a page of 256 words;
-            the class there by the last byte. uint16, from the beginning of the map on, where page 0 begins.
+        top: by the bits from `high` on, where the page for the next ones begins in `middle`; uint16.
+        middle: by the bits from `low` on, where the page for the others begins in `last`; uint16.
+        last: classes; uint16.
+        high, low, spacing: uint32; pages begin at multiples of ``2**spacing`` words, which is what is counted.
         v: uint32.
     """
-    shift, byte = np.uint32(8), np.uint32(255)
-    page = np.uint32(words[np.uint32(words[v >> np.uint32(16)]) << shift | v >> shift & byte])
-    return words[page << shift | v & byte]
+    one = np.uint32(1)
+    page = np.uint32(np.uint32(top[v >> high]) << spacing)
+    page = middle[page + (v >> low & np.uint32((one << np.uint32(high - low)) - one))]
+    return last[np.uint32(np.uint32(page) << spacing) + (v & np.uint32((one << low) - one))]
+
+
+@helper
+def page_classes(words: Any, split: Any, last: Any, column: Any, row: Any) -> None:
+    """The classes of all values of a column.
+
+    Args:
+        words: from the beginning of the map on; uint16.
+        split: high | low << 8 | spacing << 16.
+        last: from the beginning of its last pages on, or of pages like these with something else; uint16 or uint32.
+        column: uint32.
+        row: written; uint32, of the length of `column` or more.
+    """
+    high, low, spacing = np.uint32(split & 255), np.uint32(split >> 8 & 255), np.uint32(split >> 16)
+    middle = words[1 << 32 - np.int64(high):]
+    if spacing == 0:
+        for k in range(len(column)):
+            row[k] = page_class(words, middle, last, high, low, np.uint32(0), column[k])
+    else:
+        for k in range(len(column)):
+            row[k] = page_class(words, middle, last, high, low, spacing, column[k])
 
 
 @helper

@@ -346,60 +346,91 @@ def fill_dense(starts: Any, columns: Any, lists: Any, cells: Any) -> None:
 
 
 @kernel
-def address_pages(starts: Any, classes: Any, most: Any) -> Any:
-    """Classes of all 32-bit values as a table of the high 16 bits, with pages for the two bytes below; uint16.
+def _laid(words: Any, used: Any, page: Any, spacing: Any) -> Any:
+    """Appends a page, over the end of what is there where both hold one value -> the words, where it begins."""
+    lead = 1
+    while lead < len(page) and page[lead] == page[0]:
+        lead += 1
+    shared = 0
+    while shared < lead and shared < used and words[used - 1 - shared] == page[0]:
+        shared += 1
+    at = (used - shared + (1 << spacing) - 1) >> spacing << spacing
+    words = _grown(words, at + len(page))
+    words[used:at] = 0
+    words[at:at + len(page)] = page
+    return words, at
 
-    A word is the number of a page of 256 words for the next byte, counted from the beginning of the table: pages come
-    from 256 on. Behind two such steps the word is the class.
+
+@kernel
+def address_pages(starts: Any, classes: Any, mask: Any, high: Any, low: Any, spacing: Any) -> Any:
+    """Classes of all 32-bit values, as ``kernels.addresses.page_class`` reads them.
+
+    Pages with one class everywhere are shared, and the equal words at the end of one page are also those at the
+    beginning of the next one.
 
     Args:
         starts: first value of every interval, ascending, from 0; int64.
         classes: class of every interval, below 65,536; int64.
-        most: words that the map may have, at most 2**24 - 2**17; an empty one comes back where it would have more.
+        mask: bits of values that count; int64.
+        high, low, spacing: int64.
+
+    Returns:
+        (top, middle, last), uint16; empty where pages begin too far on.
     """
-    words = np.empty(1 << 17, np.uint16)
-    used = 256  # pages
+    top = np.empty(1 << 32 - high, np.uint16)
+    middle, last = np.empty(1 << 12, np.uint16), np.empty(1 << 12, np.uint16)
+    page, inner = np.empty(1 << high - low, np.uint16), np.empty(1 << low, np.uint16)
+    used, inner_used = 0, 0
     size = 0
     for x in range(len(classes)):
         size = max(size, classes[x] + 1)
-    single = np.full(size, -1, np.int64)  # page with one class everywhere
-    double = np.full(size, -1, np.int64)  # page that leads to that page everywhere
+    single = np.full(size, -1, np.int64)  # place of a page with one class everywhere
+    double = np.full(size, -1, np.int64)  # place of a page that leads to that page everywhere
     x = 0
-    last = len(starts)
-    for high in range(1 << 16):
-        low = high << 16
-        while x + 1 < last and starts[x + 1] <= low:
+    end = len(starts)
+    for h in range(len(top)):
+        if h & mask >> high != h:
+            top[h] = top[h & mask >> high]
+            continue
+        first = h << high
+        while x + 1 < end and starts[x + 1] <= first:
             x += 1
         c = classes[x]
-        whole = x + 1 == last or starts[x + 1] >= low + (1 << 16)
+        whole = x + 1 == end or starts[x + 1] >= first + (1 << high)
         if whole and double[c] >= 0:
-            words[high] = double[c]
+            top[h] = double[c]
             continue
-        page = used << 8
-        words = _grown(words, page + 256)
-        words[high] = used
-        if whole:
-            double[c] = used
-        used += 1
-        for middle in range(256):
-            low = high << 16 | middle << 8
-            while x + 1 < last and starts[x + 1] <= low:
-                x += 1
-            c = classes[x]
-            constant = x + 1 == last or starts[x + 1] >= low + 256
-            if constant and single[c] >= 0:
-                words[page + middle] = single[c]
+        for i in range(len(page)):
+            if i & mask >> low != i:
+                page[i] = page[i & mask >> low]
                 continue
-            inner = used << 8
-            words = _grown(words, inner + 256)
-            words[page + middle] = used
-            if constant:
-                single[c] = used
-            used += 1
-            for byte in range(256):
-                while x + 1 < last and starts[x + 1] <= low + byte:
+            value = first + (i << low)
+            while x + 1 < end and starts[x + 1] <= value:
+                x += 1
+            of_page = classes[x]
+            constant = x + 1 == end or starts[x + 1] >= value + (1 << low)
+            if constant and single[of_page] >= 0:
+                page[i] = single[of_page]
+                continue
+            for k in range(len(inner)):
+                if k & mask != k:
+                    inner[k] = inner[k & mask]
+                    continue
+                while x + 1 < end and starts[x + 1] <= value + k:
                     x += 1
-                words[inner + byte] = classes[x]
-        if used << 8 > most:
-            return words[:0].copy()
-    return words[:used << 8].copy()
+                inner[k] = classes[x]
+            last, at = _laid(last, inner_used, inner, spacing)
+            inner_used = at + len(inner)
+            if at >> spacing >= 1 << 16:
+                return top[:0].copy(), top[:0].copy(), top[:0].copy()
+            page[i] = at >> spacing
+            if constant:
+                single[of_page] = at >> spacing
+        middle, at = _laid(middle, used, page, spacing)
+        used = at + len(page)
+        if at >> spacing >= 1 << 16:
+            return top[:0].copy(), top[:0].copy(), top[:0].copy()
+        top[h] = at >> spacing
+        if whole:
+            double[c] = at >> spacing
+    return top, middle[:used].copy(), last[:inner_used].copy()

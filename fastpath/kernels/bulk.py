@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels._jit import helper
-from fastpath.kernels.addresses import page_class, rank
+from fastpath.kernels.addresses import page_classes, rank
 from fastpath.kernels.candidates import candidates, grid
 from fastpath.kernels.connection import has_ports
 from fastpath.kernels.grouped import grouped
@@ -64,6 +64,7 @@ from fastpath.kernels.layout import (
     OP_LOOK_UP,
     OP_MERGE,
     OP_OIF,
+    OP_PAGED,
     OP_PAIR,
     OP_PAIR_CODES,
     OP_PORT,
@@ -186,13 +187,6 @@ def _auto_product(
         at = (np.uint32(state[k]) << shift) + np.uint32(proto[k]) + np.uint32(tcp[flags[k]]) + np.uint32(icmp[kind[k]])
         place = np.uint32(table[at]) + np.uint32(np.uint32(codes[k]) + one) * wide + np.uint32(octet_table[octet[k]])
         row[k] = of_all[place]
-
-
-@helper
-def _word(words: Any, column: Any, mask: Any, row: Any) -> None:
-    bits = np.uint32(mask)
-    for k in range(len(column)):
-        row[k] = page_class(words, np.uint32(column[k] & bits))
 
 
 @helper
@@ -460,6 +454,8 @@ def bulk(
             a, b, c, d = program[p, P_A], program[p, P_B], program[p, P_C], program[p, P_D]
             if op == OP_STEP:
                 _step(steps[b:], program[p, P_F], rows[a], m, row)
+            elif op == OP_PAGED:
+                page_classes(cells16[b:], c, fates.paged, wides[a][b0:e], row)
             elif op == OP_ROOTS:
                 _roots(interfaces[COL_IIF][b0:e], a, b, c, row)
             elif op == OP_BYTE:
@@ -486,7 +482,7 @@ def bulk(
             elif op == OP_HALF:
                 _half(small[b:], halves[a][b0:e], c, row)
             elif op == OP_WORD:
-                _word(cells16[b:], wides[a][b0:e], c, row)
+                page_classes(cells16[b:], c, cells16[d:], wides[a][b0:e], row)
             elif op == OP_RANK:
                 _rank(trie[b:], cells16[d:], program[p, P_E], wides[a][b0:e], c, row)
             elif op == OP_ICMP:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels._jit import helper
-from fastpath.kernels.addresses import page_class, rank
+from fastpath.kernels.addresses import page_class, page_classes, rank
 from fastpath.kernels.layout import (
     A_CTSTATE,
     A_IIF,
@@ -38,11 +38,13 @@ from fastpath.kernels.layout import (
     F_COUNT,
     F_EXTRA,
     F_KIND,
+    F_LAST,
     F_LOW,
     F_MASK,
     F_OF_RANK,
     F_OF_RANK_WIDE,
     F_PARTS,
+    F_SPLIT,
     F_TABLE,
     IN_BLOCK,
     K_DIRECT,
@@ -65,7 +67,10 @@ def class_of(t: Any, f: Any, value: Any) -> Any:
         byte = np.int64(v & np.uint64(255))
         return np.uint32(t.trie[at + 256 * np.int64(t.trie[at + np.int64(v >> np.uint64(8))]) + byte])
     if kind == K_PAGES:
-        return np.uint32(page_class(t.cells16[at:], np.uint32(v)))
+        split = t.fields[f, F_SPLIT]
+        high, low, spacing = np.uint32(split & 255), np.uint32(split >> 8 & 255), np.uint32(split >> 16)
+        middle, last = t.cells16[at + (1 << 32 - np.int64(high)):], t.cells16[t.fields[f, F_LAST]:]
+        return np.uint32(page_class(t.cells16[at:], middle, last, high, low, spacing, np.uint32(v)))
     if kind == K_RANKS:
         place = rank(t.trie[at:], t.cells16[t.fields[f, F_BOUNDS]:], np.uint32(t.fields[f, F_LOW]), np.uint32(v))
         place += t.fields[f, F_OF_RANK]
@@ -90,15 +95,6 @@ def _direct(maps: Any, at: Any, mask: Any, column: Any, b0: Any, m: Any, row: An
 
 
 @helper
-def _pages(cells16: Any, at: Any, wide: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
-    mask = np.uint32(wide & 0xFFFFFFFF)
-    words = cells16[at:]
-    values = column[b0:b0 + m]
-    for k in range(m):
-        row[k] = page_class(words, np.uint32(values[k] & mask))
-
-
-@helper
 def _ranks(t: Any, f: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
     fields, cells16 = t.fields, t.cells16
     mask, low = np.uint32(fields[f, F_MASK] & 0xFFFFFFFF), np.uint32(fields[f, F_LOW])
@@ -120,7 +116,8 @@ def _wide(t: Any, f: Any, column: Any, b0: Any, m: Any, row: Any) -> None:
     if t.fields[f, F_KIND] == K_RANKS:
         _ranks(t, f, column, b0, m, row)
     else:
-        _pages(t.cells16, t.fields[f, F_TABLE], t.fields[f, F_MASK], column, b0, m, row)
+        words, last = t.cells16[t.fields[f, F_TABLE]:], t.cells16[t.fields[f, F_LAST]:]
+        page_classes(words, t.fields[f, F_SPLIT], last, column[b0:b0 + m], row)
 
 
 @helper

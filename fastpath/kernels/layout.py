@@ -40,6 +40,7 @@ F_COLUMNS = 32
 F_CLASSES = 30  # number of classes
 K_DIRECT, K_TRIE, K_SEARCH, K_PRODUCT, K_SEGMENT, K_PAGES, K_RANKS = range(7)
 F_PARTS = 6  # K_PRODUCT: up to 12 pairs of (base, table of its classes times their stride) from here on
+F_SPLIT, F_LAST, F_WORDS = range(7, 10)  # K_PAGES: bits of the steps; place of the last one's pages, their words
 F_LOW, F_BOUNDS, F_OF_RANK, F_OF_RANK_WIDE = range(7, 11)  # K_RANKS: bits below regions, places in the cells
 
 # Columns of the stage table.
@@ -93,10 +94,10 @@ CT_INVALID, CT_UNTRACKED = 4, 5
 # Passes of the bulk kernel (``bulk.py``): what they write is a row of classes, places, words or records, or a column.
 (
     OP_STEP, OP_ROOTS, OP_BYTE, OP_PAIR, OP_CODE, OP_CODES, OP_PAIR_CODES, OP_AUTO, OP_AUTO_PRODUCT, OP_FINAL, OP_HALF,
-    OP_WORD, OP_RANK, OP_ICMP, OP_CONSTANT, OP_ENTER, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT, OP_LISTS,
-    OP_RANKED, OP_ENDS, OP_FATES, OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY, OP_ADDRESS,
-    OP_PORT, OP_COUNT, OP_AFFECT, OP_GRID, OP_CANDIDATES, OP_GROUPED,
-) = range(39)
+    OP_WORD, OP_PAGED, OP_RANK, OP_ICMP, OP_CONSTANT, OP_ENTER, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT,
+    OP_LISTS, OP_RANKED, OP_ENDS, OP_FATES, OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY,
+    OP_ADDRESS, OP_PORT, OP_COUNT, OP_AFFECT, OP_GRID, OP_CANDIDATES, OP_GROUPED,
+) = range(40)
 
 # Packet columns by their width, as the bulk kernel has them.
 OCTETS = ("proto", "state", "tcp_flags", "icmp_type", "icmp_code", "frag", "ttl", "tos", "pkttype")
@@ -124,6 +125,7 @@ class Fates(NamedTuple):
             `target` where no AFFECT pass rewrites it.
         port: destination port likewise, uint32.
         leaves: leaves of stages with segments, int64 of columns E_*, flat.
+        paged: the last pages of an address, with the word behind the first level instead of the class, uint32.
     """
 
     enter: Any
@@ -140,6 +142,7 @@ class Fates(NamedTuple):
     target: Any
     port: Any
     leaves: Any
+    paged: Any
 
 
 class BulkOutput(NamedTuple):

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastpath.compiler import addresses
-from fastpath.compiler.addresses import LOWS, MOST_INSIDE, Ranks, pages, ranks
+from fastpath.compiler.addresses import LOWS, MOST_INSIDE, Pages, Ranks, pages, ranks
 from fastpath.compiler.classes import Partition
 from fastpath.compiler.config import Config
 from fastpath.compiler.fields import Field
 from fastpath.compiler.tables import _Packer
 from fastpath.errors import CompileError
-from fastpath.kernels import _vector
+from fastpath.kernels import _vector, build
 from fastpath.kernels._jit import kernel
-from fastpath.kernels.addresses import page_class, rank
+from fastpath.kernels.addresses import page_classes, rank
 from fastpath.kernels.classify import class_of
 from fastpath.kernels.layout import F_KIND, F_OF_RANK_WIDE, K_PAGES, K_RANKS, Tables
 
@@ -71,9 +71,8 @@ def near(found: Partition, seed: int) -> Values:
 
 
 @kernel
-def read_pages(words: Any, values: Any, found: Any) -> None:
-    for i in range(len(values)):
-        found[i] = page_class(words, values[i])
+def read_pages(cells16: Any, last: Any, split: Any, values: Any, found: Any) -> None:
+    page_classes(cells16[3:], split, cells16[last:], values, found)
 
 
 @kernel
@@ -83,11 +82,19 @@ def read_ranks(words: Any, bounds: Any, low: Any, values: Any, found: Any) -> No
         found[i] = rank(words, bounds, below, values[i])
 
 
-def by_pages(words: npt.NDArray[np.uint16], values: Values) -> Values:
+def by_pages(made: Pages, values: Values) -> Values:
     """As the documentation describes them."""
-    page = words[values >> 16].astype(np.int64)
-    page = words[256 * page + (values >> 8 & 255)].astype(np.int64)
-    return words[256 * page + (values & 255)].astype(np.int64)
+    page = made.top[values >> made.high].astype(np.int64) << made.spacing
+    page = made.middle[page + ((values & (1 << made.high) - 1) >> made.low)].astype(np.int64) << made.spacing
+    return made.last[page + (values & (1 << made.low) - 1)].astype(np.int64)
+
+
+def by_kernel(made: Pages, values: Values) -> npt.NDArray[np.uint32]:
+    """As the kernel reads them, behind something else."""
+    cells16 = np.concatenate([np.arange(3, dtype=np.uint16), made.top, made.middle, made.last])
+    out = np.zeros(len(values), np.uint32)
+    read_pages(cells16, len(cells16) - len(made.last), made.split, values.astype(np.uint32), out)
+    return out
 
 
 def by_ranks(made: Ranks, values: Values) -> Values:
@@ -110,11 +117,10 @@ def test_both_forms(bounds: list[int], seed: int) -> None:
     values = near(found, seed)
     expected = by_search(found, values)
     out = np.zeros(len(values), np.uint32)
-    words = pages(found, 1 << 30)
-    assert words is not None
-    assert np.array_equal(by_pages(words, values), found.class_of[expected])
-    read_pages(words, values.astype(np.uint32), out)
-    assert np.array_equal(out, found.class_of[expected])
+    paged = pages(found, 1 << 30)
+    assert paged is not None
+    assert np.array_equal(by_pages(paged, values), found.class_of[expected])
+    assert np.array_equal(by_kernel(paged, values), found.class_of[expected])
     made = ranks(found)
     assert np.array_equal(by_ranks(made, values), expected)
     read_ranks(made.words, made.bounds, made.low, values.astype(np.uint32), out)
@@ -161,20 +167,64 @@ def test_regions_are_as_large_as_bounds_lie_apart() -> None:
     assert len(spread.bounds) == (1 << 17) - 1 + MOST_INSIDE
 
 
-def test_pages_are_shared_and_limited() -> None:
-    def words(*bounds: int, most: int = 1 << 30) -> int:
-        """For intervals of two classes in turn."""
-        starts = (0, *bounds)
-        made = pages(Partition(Field("src"), starts, np.arange(len(starts)) % 2, 2), most)
-        return -1 if made is None else len(made) - (1 << 16)
+@settings(max_examples=60 if COMPILED else 10)
+@given(bounds=clusters(), seed=st.integers(0, 2**32 - 1), high=st.integers(14, 22), low=st.integers(4, 13),
+       spacing=st.integers(0, 8), mask=st.sampled_from((-1, 0xFF00FFFF, 0xFFFFFF00, 0x80000001, 0x00F0F0F0)))
+def test_pages_of_every_split(bounds: list[int], seed: int, high: int, low: int, spacing: int, mask: int) -> None:
+    """Also where another is smaller; and values are looked up as they are where only some of their bits count."""
+    found = of_bounds([b & mask for b in bounds], seed, Field("mark", mask))
+    starts = np.array(found.starts, np.int64)
+    top, middle, last = build.address_pages(starts, found.class_of, mask & TOP, high, low, spacing)
+    if not len(top):
+        return  # they would begin too far on
+    made = Pages(top, middle, last, high, low, spacing)
+    values = near(found, seed)
+    expected = found.class_of[by_search(found, values & mask)]
+    assert np.array_equal(by_pages(made, values), expected)
+    assert np.array_equal(by_kernel(made, values), expected)
 
-    assert words() == 2 * 256
-    assert words(0x0A000000, 0x0B000000) == 4 * 256  # two pages for each class
-    assert words(0x0A000101, 0x0A000102) == 4 * 256
-    assert words(0x0A000101, 0x0A000102, 0x0B000000) == 6 * 256
-    assert words(0x0A000101, 0x0A000102, most=(1 << 16) + 4 * 256) == 4 * 256
-    assert words(0x0A000101, 0x0A000102, most=(1 << 16) + 3 * 256) == -1
-    assert words(most=0) == -1
+
+def test_pages_are_shared() -> None:
+    def words(*bounds: int, spacing: int = 0) -> tuple[int, int]:
+        """Behind the first step of 16 bits, where all pages have 256, for intervals of two classes in turn."""
+        starts = np.array((0, *bounds), np.int64)
+        _, middle, last = build.address_pages(starts, np.arange(len(starts)) % 2, TOP, 16, 8, spacing)
+        return len(middle), len(last)
+
+    assert words() == (256, 256)
+    assert words(0x0A000000, 0x0B000000) == (512, 512)
+    assert words(0x0A000101, 0x0A000102) == (511, 511)  # the last words of one page are the first ones of the other
+    assert words(0x0A000120, 0x0A000121) == (511, 480)
+    assert words(0x0A000120, 0x0A000121, spacing=4) == (512, 480)
+    assert words(0x0A000101, 0x0A000102, spacing=8) == (512, 512)
+    assert words(0x0A000101, 0x0A000102, 0x0B000000) == (767, 767)
+
+
+def test_the_split_with_the_fewest_words() -> None:
+    """And pages lie as near to each other as their places in 16 bits allow."""
+    one = of_bounds([])
+    made = pages(one, 5120)
+    assert made is not None and (made.high, made.low, made.spacing) == (21, 10, 0)
+    assert len(made.top) + len(made.middle) + len(made.last) == 5120
+    assert pages(one, 5119) is None and pages(one, 0) is None
+    spread = pages(of_bounds(list(range(0, 1 << 32, 1 << 16))), 1 << 20)
+    assert spread is not None and spread.high == 16
+    scattered = of_bounds([int(v) for v in np.random.default_rng(1).integers(0, 1 << 32, 6000)])
+    far = pages(scattered, 1 << 24)
+    assert far is not None and far.spacing > 0 and max(len(far.middle), len(far.last)) > 1 << 16
+    starts = np.array(scattered.starts, np.int64)
+    assert not len(build.address_pages(starts, scattered.class_of, TOP, far.high, far.low, far.spacing - 1)[0])
+
+
+def test_a_split_that_needs_no_spacing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken where it is hardly larger."""
+    rng = np.random.default_rng(3)
+    blocks = of_bounds([int(v) for v in (rng.integers(0, 1 << 14, 500) << 18) + (rng.integers(0, 1 << 12, 500) << 6)])
+    near = pages(blocks, 1 << 24)
+    monkeypatch.setattr(addresses, "NEAR", 1.0)
+    fewest = pages(blocks, 1 << 24)
+    assert near is not None and fewest is not None
+    assert near.spacing == 0 < fewest.spacing and near.high < fewest.high
 
 
 def test_more_classes_than_sixteen_bits_number() -> None:

@@ -18,7 +18,8 @@ from fastpath.kernels.counts import add_counts
 from fastpath.kernels.layout import BULK_BLOCK
 from fastpath.packets import PacketBatch, Result
 from fastpath.packets.result import COLUMNS
-from fastpath.packets.schema import PACKET_COLUMNS, Verdict
+from fastpath.packets.schema import LOCAL, PACKET_COLUMNS, Verdict
+from fastpath.reference import evaluate
 from tests.strategies import edge_packets
 from tests.unit.reference_host import make_host
 
@@ -306,3 +307,51 @@ def test_results_stay_as_they_are() -> None:
     second = engine.evaluate(two)
     assert np.array_equal(first.rule, kept)
     assert np.array_equal(second.rule, kept[::-1])
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("structure", [None, "diagram"])
+def test_bits_of_an_address_and_a_mark(structure: Structure | None) -> None:
+    """Masks of any bits, for arriving packets, for the host's own, and for both."""
+    host = make_host(filter="""
+        -A FORWARD -d 0.0.0.7/0.0.0.255 -j DROP
+        -A FORWARD -s 128.0.113.0/192.0.255.0 -m mark --mark 0x10/0xf0 -j REJECT
+        -A FORWARD -m mark --mark 0x80000001/0x80000001 -j ACCEPT
+        -A FORWARD -d 172.17.0.2 -j DROP
+        -A OUTPUT -d 203.0.113.7 -j REJECT
+        -A OUTPUT -m mark ! --mark 0x8000/0xc000 -j DROP
+    """)
+    packets = edge_packets(host, 600 if COMPILED else 150, 4)
+    rng = np.random.default_rng(4)
+    columns = {c.name: packets.column(c.name) for c in PACKET_COLUMNS if c.name != "oif"}
+    columns["mark"] = rng.choice(np.array([0, 0x10, 0x1F, 0x8000, 0x80000001, 0xFFFFFFFF], np.uint32), len(packets))
+    packets = PacketBatch.from_columns(columns, len(packets), interfaces=packets.interfaces)
+    engine = compile_host(host, config=Config(structure=structure))
+    local = packets.column("iif") == packets.interfaces.index(LOCAL)
+    assert local.any() and not local.all()
+    for here in (~local, local, ~local, local | True):
+        of_kind = packets.take(np.flatnonzero(here))
+        found = check(engine, of_kind)
+        assert hard(engine, of_kind) == 0
+        expected = evaluate(host, of_kind)
+        assert all(np.array_equal(getattr(found, c), getattr(expected, c)) for c in ("verdict", "hook", "rule"))
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("key", ["-d", "-s"])
+def test_words_behind_a_first_level_of_an_address(key: str) -> None:
+    """They are looked up without its classes."""
+    host = make_host(filter=f"""
+        -A FORWARD {key} 172.17.0.2 -p tcp --dport 80 -j ACCEPT
+        -A FORWARD {key} 172.17.0.0/24 -m length --length 100:2000 -j REJECT
+        -A FORWARD {key} 172.17.0.0/16 -j DROP
+        -A FORWARD {key} 0.0.0.7/0.0.0.255 -j ACCEPT
+        -A FORWARD {key} 203.0.113.0/25 -p udp -j DROP
+    """)
+    engine = compile_host(host, table="filter", chain="FORWARD", config=Config(structure="diagram"))
+    packets = edge_packets(host, 600 if COMPILED else 150, 8)
+    for constant in (set(), {"proto"}, {"src", "dst"}, {"length"}):
+        found = check(engine, with_constants(packets, constant))
+    assert len(np.unique(found.rule)) > 3
+    plan = engine._compiled(False).bulk
+    assert plan is not None and [k for k in plan.remembered if isinstance(k, tuple) and k[0] == "paged"]

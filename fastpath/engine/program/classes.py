@@ -68,7 +68,7 @@ class Classes(Passes):
             return self.add(at.OP_HALF, row, column, *self.direct[slot])
         if base in WIDE_OF and kind == at.K_PAGES:
             column = at.WIDES.index(self.column(WIDE_OF[base]))
-            return self.add(at.OP_WORD, row, column, table, int(found[at.F_MASK]) & 0xFFFFFFFF)
+            return self.add(at.OP_WORD, row, column, table, int(found[at.F_SPLIT]), int(found[at.F_LAST]))
         if base in WIDE_OF and kind == at.K_RANKS:
             self.ranks(row, found)
             op = at.OP_LOOK_UP if found[at.F_OF_RANK_WIDE] else at.OP_MERGE

@@ -56,6 +56,7 @@ class Passes:
         ids, names: interface ids of the packets' codes, codes of ids (``engine.names``).
         passes: operation, row written and six operands each (``kernels.layout.OP_*``).
         small, enter: parts of the tables that passes index.
+        paged: the last pages of the map of an address, where words of the first level are looked up in them.
         rows: rows of room that the passes need.
         row_of: the row that holds the classes of a field.
         read: the packet columns that passes read.
@@ -71,6 +72,7 @@ class Passes:
     small_size: int = 0
     enter: list[Array] = field(default_factory=list)
     enter_size: int = 0
+    paged: Array = field(default_factory=lambda: np.zeros(1, np.uint32))
     rows: int = 0
     row_of: dict[int, int] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastpath.compiler.bulk import Place
 from fastpath.compiler.diagram import TESTS
-from fastpath.engine.program.classes import Classes
+from fastpath.engine.program.classes import WIDE_OF, Classes
 from fastpath.kernels import layout as at
 from fastpath.packets.schema import LOCAL
 
@@ -95,9 +95,30 @@ class Ways(Classes):
             else:
                 self.add(at.OP_CONSTANT, words, root, 1)
         for slot in place.levels:
-            row = kinds[slot] if slot in kinds else self.classes(slot)
-            self.add(at.OP_STEP, words, row, place.base, 0, 0, 0, first)
+            if first < 0 or slot in kinds or not self.paged_words(words, slot, place.base + first):
+                row = kinds[slot] if slot in kinds else self.classes(slot)
+                self.add(at.OP_STEP, words, row, place.base, 0, 0, 0, first)
             first = -1
+
+    def paged_words(self, words: int, slot: int, begin: int) -> bool:
+        """Adds the pass of a first level whose row begins at `begin`, if it is that of an address whose classes nothing
+        else looks at: its pages hold the words behind the level then."""
+        found = self.fields[slot]
+        base = int(found[at.F_BASE])
+        if base not in WIDE_OF or found[at.F_KIND] != at.K_PAGES or self.fixed_class(slot) is not None:
+            return False
+        if slot in self.row_of or self.slots(self.plan.places)[slot] > 1:
+            return False
+
+        def pages() -> Array:
+            last = int(found[at.F_LAST])
+            following: Array = self.plan.steps[begin:][self.arrays["cells16"][last:last + int(found[at.F_WORDS])]]
+            return following
+
+        self.paged = self.remembered(("paged", slot, begin), pages)
+        column = at.WIDES.index(self.column(WIDE_OF[base]))
+        self.add(at.OP_PAGED, words, column, int(found[at.F_TABLE]), int(found[at.F_SPLIT]))
+        return True
 
     def local(self) -> int | None:
         """The interface code of packets that the host makes; None where all packets begin alike."""
