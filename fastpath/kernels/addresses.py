@@ -16,20 +16,20 @@ from fastpath.kernels._vector import counted
 
 
 @helper
-def page_class(top: Any, middle: Any, last: Any, high: Any, low: Any, spacing: Any, v: Any) -> Any:
+def page_class(top: Any, middle: Any, last: Any, begin: Any, high: Any, low: Any, spacing: Any, v: Any) -> Any:
     """The class of a value.
 
     Args:
         top: by the bits from `high` on, where the page for the next ones begins in `middle`; uint16.
         middle: by the bits from `low` on, where the page for the others begins in `last`; uint16.
-        last: classes; uint16.
+        last: classes, from place `begin` on, uint32; uint16.
         high, low, spacing: uint32; pages begin at multiples of ``2**spacing`` words, which is what is counted.
         v: uint32.
     """
     one = np.uint32(1)
     page = np.uint32(np.uint32(top[v >> high]) << spacing)
     page = middle[page + (v >> low & np.uint32((one << np.uint32(high - low)) - one))]
-    return last[np.uint32(np.uint32(page) << spacing) + (v & np.uint32((one << low) - one))]
+    return last[begin + np.uint32(np.uint32(page) << spacing) + (v & np.uint32((one << low) - one))]
 
 
 @helper
@@ -44,13 +44,26 @@ def page_classes(words: Any, split: Any, last: Any, column: Any, row: Any) -> No
         row: written; uint32, of the length of `column` or more.
     """
     high, low, spacing = np.uint32(split & 255), np.uint32(split >> 8 & 255), np.uint32(split >> 16)
-    middle = words[1 << 32 - np.int64(high):]
+    middle, zero = words[1 << 32 - np.int64(high):], np.uint32(0)
     if spacing == 0:
         for k in range(len(column)):
-            row[k] = page_class(words, middle, last, high, low, np.uint32(0), column[k])
+            row[k] = page_class(words, middle, last, zero, high, low, zero, column[k])
     else:
         for k in range(len(column)):
-            row[k] = page_class(words, middle, last, high, low, spacing, column[k])
+            row[k] = page_class(words, middle, last, zero, high, low, spacing, column[k])
+
+
+@helper
+def page_words(words: Any, split: Any, last: Any, column: Any, row: Any) -> None:
+    """As :func:`page_classes`, with several sets of last pages one behind the other.
+
+    Args:
+        row: where the last pages for each value begin in `last`, written over.
+    """
+    high, low, spacing = np.uint32(split & 255), np.uint32(split >> 8 & 255), np.uint32(split >> 16)
+    middle = words[1 << 32 - np.int64(high):]
+    for k in range(len(column)):
+        row[k] = page_class(words, middle, last, row[k], high, low, spacing, column[k])
 
 
 @helper

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels._jit import helper
-from fastpath.kernels.addresses import page_classes, rank
+from fastpath.kernels.addresses import page_classes, page_words, rank
 from fastpath.kernels.candidates import candidates, grid
 from fastpath.kernels.connection import has_ports
 from fastpath.kernels.grouped import grouped
@@ -455,7 +455,10 @@ def bulk(
             if op == OP_STEP:
                 _step(steps[b:], program[p, P_F], rows[a], m, row)
             elif op == OP_PAGED:
-                page_classes(cells16[b:], c, fates.paged, wides[a][b0:e], row)
+                if d:
+                    page_words(cells16[b:], c, fates.paged, wides[a][b0:e], row)
+                else:
+                    page_classes(cells16[b:], c, fates.paged, wides[a][b0:e], row)
             elif op == OP_ROOTS:
                 _roots(interfaces[COL_IIF][b0:e], a, b, c, row)
             elif op == OP_BYTE:

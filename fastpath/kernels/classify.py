@@ -70,7 +70,8 @@ def class_of(t: Any, f: Any, value: Any) -> Any:
         split = t.fields[f, F_SPLIT]
         high, low, spacing = np.uint32(split & 255), np.uint32(split >> 8 & 255), np.uint32(split >> 16)
         middle, last = t.cells16[at + (1 << 32 - np.int64(high)):], t.cells16[t.fields[f, F_LAST]:]
-        return np.uint32(page_class(t.cells16[at:], middle, last, high, low, spacing, np.uint32(v)))
+        return np.uint32(page_class(
+            t.cells16[at:], middle, last, np.uint32(0), high, low, spacing, np.uint32(v)))
     if kind == K_RANKS:
         place = rank(t.trie[at:], t.cells16[t.fields[f, F_BOUNDS]:], np.uint32(t.fields[f, F_LOW]), np.uint32(v))
         place += t.fields[f, F_OF_RANK]

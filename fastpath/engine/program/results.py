@@ -154,7 +154,7 @@ class Program(Ways):
             packed=read_only(in_large_pages(packed)), ends=read_only(in_large_pages(ends.reshape(-1))),
             enter=read_only(in_large_pages(enter)), oif=read_only(in_large_pages(oif)),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
-            paged=read_only(self.paged),
+            paged=read_only(in_large_pages(self.paged)),
             **{name: read_only(means[name]) for name in (
                 "verdict", "hook", "rule", "walked", "kind", "dnat", "source", "target", "port")},
         )

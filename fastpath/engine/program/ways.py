@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,41 +84,49 @@ class Ways(Classes):
     def walk(self, place: Place, words: int, kinds: dict[int, int], before: list[int]) -> None:
         """The levels of a place, from its roots or from the words of the place before."""
         first = -1
+        levels = list(place.levels)
         if before:
             self.add(at.OP_ENTER, words, before[-1], self.plan.places[len(before) - 1].first)
         elif len(place.roots) > 1 and (local := self.local()) is not None:
             self.column("iif")
-            self.add(at.OP_ROOTS, words, local, place.roots[1], place.roots[0])
+            if not self.paged_words(words, place, local):
+                self.add(at.OP_ROOTS, words, local, place.roots[1], place.roots[0])
+            else:
+                del levels[0]
         else:
             root = place.roots[1 if len(place.roots) > 1 and self.all_local else 0]
-            if place.levels and root & TESTS:
+            if levels and root & TESTS:
                 first = root & TESTS - 1
+                if self.paged_words(words, replace(place, roots=(root,)), None):
+                    del levels[0]
             else:
                 self.add(at.OP_CONSTANT, words, root, 1)
-        for slot in place.levels:
-            if first < 0 or slot in kinds or not self.paged_words(words, slot, place.base + first):
-                row = kinds[slot] if slot in kinds else self.classes(slot)
-                self.add(at.OP_STEP, words, row, place.base, 0, 0, 0, first)
-            first = -1
+        for slot in levels:
+            row = kinds[slot] if slot in kinds else self.classes(slot)
+            self.add(at.OP_STEP, words, row, place.base, 0, 0, 0, first if slot == place.levels[0] else -1)
 
-    def paged_words(self, words: int, slot: int, begin: int) -> bool:
-        """Adds the pass of a first level whose row begins at `begin`, if it is that of an address whose classes nothing
-        else looks at: its pages hold the words behind the level then."""
+    def paged_words(self, words: int, place: Place, local: int | None) -> bool:
+        """Adds the passes of a first level if it is that of an address whose classes nothing else looks at: its pages
+        hold the words behind the level then, one set of them for each root.
+
+        Args:
+            local: the interface code of packets that begin at the second root, None where there is but one.
+        """
+        slot = place.levels[0] if place.levels else 0
         found = self.fields[slot]
         base = int(found[at.F_BASE])
-        if base not in WIDE_OF or found[at.F_KIND] != at.K_PAGES or self.fixed_class(slot) is not None:
+        if not all(root & TESTS for root in place.roots) or found[at.F_KIND] != at.K_PAGES or base not in WIDE_OF:
             return False
-        if slot in self.row_of or self.slots(self.plan.places)[slot] > 1:
+        if slot in self.row_of or self.slots(self.plan.places)[slot] > 1 or self.fixed_class(slot) is not None:
             return False
-
-        def pages() -> Array:
-            last = int(found[at.F_LAST])
-            following: Array = self.plan.steps[begin:][self.arrays["cells16"][last:last + int(found[at.F_WORDS])]]
-            return following
-
-        self.paged = self.remembered(("paged", slot, begin), pages)
+        last, size = int(found[at.F_LAST]), int(found[at.F_WORDS])
+        pages = self.arrays["cells16"][last:last + size]
+        rows = [self.plan.steps[place.base + (root & TESTS - 1):] for root in place.roots]
+        self.paged = np.concatenate([row[pages] for row in rows])
+        if local is not None:
+            self.add(at.OP_ROOTS, words, local, size, 0)
         column = at.WIDES.index(self.column(WIDE_OF[base]))
-        self.add(at.OP_PAGED, words, column, int(found[at.F_TABLE]), int(found[at.F_SPLIT]))
+        self.add(at.OP_PAGED, words, column, int(found[at.F_TABLE]), int(found[at.F_SPLIT]), int(local is not None))
         return True
 
     def local(self) -> int | None:
