@@ -32,19 +32,15 @@ from fastpath.kernels.layout import (
     COL_PROTO,
     COL_SPORT,
     COL_SRC,
-    COL_STATE,
-    COL_TCP_FLAGS,
     E_RANKED,
     E_RANKS,
     E_SLOT,
     FATE_HARD,
     OP_AFFECT,
-    OP_AUTO,
-    OP_AUTO_PRODUCT,
     OP_BYTE,
     OP_CANDIDATES,
+    OP_CLASSES,
     OP_CODE,
-    OP_CODES,
     OP_CONSTANT,
     OP_COPY,
     OP_COUNT,
@@ -53,7 +49,6 @@ from fastpath.kernels.layout import (
     OP_ENTER,
     OP_ENTER_BY_CODE,
     OP_FATES,
-    OP_FINAL,
     OP_GRID,
     OP_GROUPED,
     OP_HALF,
@@ -63,8 +58,6 @@ from fastpath.kernels.layout import (
     OP_LOOK_UP,
     OP_MERGE,
     OP_OIF,
-    OP_PAIR,
-    OP_PAIR_CODES,
     OP_RANK,
     OP_RANKED,
     OP_RULE,
@@ -72,103 +65,28 @@ from fastpath.kernels.layout import (
     OP_SOURCES,
     OP_STEP,
     OP_STEP_BY_CODE,
-    OP_STEP_CODE,
     OP_STEP_ENTERING,
     OP_STEP_HALF,
-    OP_STEP_MIXED,
-    OP_STEP_OCTET,
-    OP_STEP_PAIR,
+    OP_STEP_SUMS,
     OP_STEP_WORD,
+    OP_SUMS,
     OP_VERDICT,
     OP_WALKED,
     OP_WALKED_BOTH,
     OP_WORD,
 )
+from fastpath.kernels.narrow import NARROW, add_up
 
 # A program's columns: the pass, the row that it writes, and its operands.
 P_OP, P_ROW, P_A, P_B, P_C, P_D, P_E, P_F = range(8)
 
 
 @helper
-def _byte(table: Any, column: Any, plus: Any, row: Any) -> None:
-    if plus:
-        for k in range(len(column)):
-            row[k] += table[column[k]]
-    else:
-        for k in range(len(column)):
-            row[k] = table[column[k]]
-
-
-@helper
-def _pair(table: Any, first: Any, second: Any, plus: Any, row: Any) -> None:
-    shift = np.uint32(8)
-    if plus:
-        for k in range(len(first)):
-            row[k] += table[np.uint32(first[k]) << shift | np.uint32(second[k])]
-    else:
-        for k in range(len(first)):
-            row[k] = table[np.uint32(first[k]) << shift | np.uint32(second[k])]
-
-
-@helper
-def _code(table: Any, column: Any, plus: Any, row: Any) -> None:
+def _enter(enter: Any, codes: Any, row: Any) -> None:
+    """The words that packets begin with, by their interface."""
     one = np.uint32(1)
-    if plus:
-        for k in range(len(column)):
-            row[k] += table[np.uint32(np.uint32(column[k]) + one)]
-    else:
-        for k in range(len(column)):
-            row[k] = table[np.uint32(np.uint32(column[k]) + one)]
-
-
-@helper
-def _codes(table: Any, first: Any, second: Any, width: Any, plus: Any, row: Any) -> None:
-    one, wide = np.uint32(1), np.uint32(width)
-    if plus:
-        for k in range(len(first)):
-            row[k] += table[np.uint32(np.uint32(first[k]) + one) * wide + np.uint32(np.uint32(second[k]) + one)]
-    else:
-        for k in range(len(first)):
-            row[k] = table[np.uint32(np.uint32(first[k]) + one) * wide + np.uint32(np.uint32(second[k]) + one)]
-
-
-@helper
-def _mixed(bytes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any) -> Any:
-    """The class of two bytes and two interface codes, whose smallest is -1."""
-    codes = np.uint32((np.int32(c) + np.int32(1)) * np.int32(width) + np.int32(d) + np.int32(1))
-    return of_all[np.uint32(bytes_table[np.uint32(a) << np.uint32(8) | np.uint32(b)]) + codes]
-
-
-@helper
-def _pair_codes(bytes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any, row: Any) -> None:
-    """Two bytes and two interfaces -> the class of their product."""
-    for k in range(len(a)):
-        row[k] = _mixed(bytes_table, of_all, a[k], b[k], c[k], d[k], width)
-
-
-@helper
-def _auto(
-    table: Any, tcp: Any, icmp: Any, codes_table: Any, state: Any, proto: Any, flags: Any, kind: Any, codes: Any,
-    row: Any
-) -> None:
-    """State, protocol and interface, where conntrack decides on first packets by TCP flags and ICMP type."""
-    shift, one = np.uint32(10), np.uint32(1)
-    for k in range(len(state)):
-        at = (np.uint32(state[k]) << shift) + np.uint32(proto[k]) + np.uint32(tcp[flags[k]]) + np.uint32(icmp[kind[k]])
-        row[k] = np.uint32(table[at]) + np.uint32(codes_table[np.uint32(np.uint32(codes[k]) + one)])
-
-
-@helper
-def _auto_product(
-    table: Any, tcp: Any, icmp: Any, octet_table: Any, of_all: Any, width: Any, state: Any, proto: Any, flags: Any,
-    kind: Any, codes: Any, octet: Any, row: Any
-) -> None:
-    """As :func:`_auto` with another byte, and the class of their product."""
-    shift, one, wide = np.uint32(10), np.uint32(1), np.uint32(width)
-    for k in range(len(state)):
-        at = (np.uint32(state[k]) << shift) + np.uint32(proto[k]) + np.uint32(tcp[flags[k]]) + np.uint32(icmp[kind[k]])
-        place = np.uint32(table[at]) + np.uint32(np.uint32(codes[k]) + one) * wide + np.uint32(octet_table[octet[k]])
-        row[k] = of_all[place]
+    for k in range(len(codes)):
+        row[k] = enter[np.uint32(np.uint32(codes[k]) + one)]
 
 
 @helper
@@ -213,7 +131,7 @@ def _step(rows: Any, first: Any, classes: Any, m: Any, words: Any) -> None:
             words[k] = here[classes[k]]
     else:
         for k in range(m):
-            words[k] = _next(rows, words[k], classes[k])
+            words[k] = _next(rows, words[k], np.uint32(classes[k]))
 
 
 @helper
@@ -232,8 +150,8 @@ def _step_by_code(rows: Any, enter: Any, codes: Any, classes: Any, words: Any) -
 
 
 @helper
-def _step_narrow(rows: Any, first: Any, table: Any, column: Any, words: Any) -> None:
-    """A level whose classes are looked up on the way, by a byte or a port."""
+def _step_half(rows: Any, first: Any, table: Any, column: Any, words: Any) -> None:
+    """A level whose classes are looked up on the way, by a port or the sums of a product."""
     if first >= 0:
         here = rows[first:]
         for k in range(len(column)):
@@ -241,46 +159,6 @@ def _step_narrow(rows: Any, first: Any, table: Any, column: Any, words: Any) -> 
     else:
         for k in range(len(column)):
             words[k] = _next(rows, words[k], np.uint32(table[column[k]]))
-
-
-@helper
-def _step_pair(rows: Any, first: Any, table: Any, a: Any, b: Any, words: Any) -> None:
-    """A level of two bytes."""
-    shift = np.uint32(8)
-    here = rows[max(first, 0):]
-    if first >= 0:
-        for k in range(len(a)):
-            words[k] = here[table[np.uint32(a[k]) << shift | np.uint32(b[k])]]
-    else:
-        for k in range(len(a)):
-            words[k] = _next(rows, words[k], np.uint32(table[np.uint32(a[k]) << shift | np.uint32(b[k])]))
-
-
-@helper
-def _step_code(rows: Any, first: Any, table: Any, column: Any, words: Any) -> None:
-    """A level of an interface."""
-    one = np.uint32(1)
-    here = rows[max(first, 0):]
-    if first >= 0:
-        for k in range(len(column)):
-            words[k] = here[table[np.uint32(np.uint32(column[k]) + one)]]
-    else:
-        for k in range(len(column)):
-            words[k] = _next(rows, words[k], np.uint32(table[np.uint32(np.uint32(column[k]) + one)]))
-
-
-@helper
-def _step_mixed(
-    rows: Any, first: Any, bytes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any, words: Any
-) -> None:
-    """A level of a product of two bytes and two interfaces."""
-    if first >= 0:
-        here = rows[first:]
-        for k in range(len(a)):
-            words[k] = here[_mixed(bytes_table, of_all, a[k], b[k], c[k], d[k], width)]
-    else:
-        for k in range(len(a)):
-            words[k] = _next(rows, words[k], np.uint32(_mixed(bytes_table, of_all, a[k], b[k], c[k], d[k], width)))
 
 
 @helper
@@ -475,6 +353,7 @@ def bulk(
     """
     hards = np.int64(0)
     found, onward = np.empty(BULK_BLOCK + 1, np.uint32), np.empty(BULK_BLOCK + 1, np.uint32)
+    sums = np.empty(BULK_BLOCK, np.uint16)
     passes = program.shape[0]
     protos = octets[COL_PROTO]
     for b0 in range(0, n, BULK_BLOCK):
@@ -491,43 +370,28 @@ def bulk(
                 _step_entering(steps[b:], fates.enter[d:], rows[c], rows[a], m, row)
             elif op == OP_STEP_BY_CODE:
                 _step_by_code(steps[b:], fates.enter[c:], interfaces[COL_IIF][b0:e], rows[a], row)
-            elif op == OP_STEP_OCTET:
-                _step_narrow(steps[b:], program[p, P_F], small[c:], octets[a][b0:e], row)
             elif op == OP_STEP_HALF:
-                _step_narrow(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], row)
+                _step_half(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], row)
             elif op == OP_STEP_WORD:
                 _step_wide(steps[b:], program[p, P_F], cells16[c:], wides[a][b0:e], d, row)
-            elif op == OP_STEP_PAIR:
-                _step_pair(steps[b:], program[p, P_F], small[c:], octets[a >> 8][b0:e], octets[a & 255][b0:e], row)
-            elif op == OP_STEP_CODE:
-                _step_code(steps[b:], program[p, P_F], small[c:], interfaces[a][b0:e], row)
-            elif op == OP_STEP_MIXED:
-                _step_mixed(
-                    steps[b:], program[p, P_F], small[c:], small[d:], octets[a >> 8][b0:e], octets[a & 255][b0:e],
-                    interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e], program[p, P_E], row)
+            elif op == OP_STEP_SUMS:
+                if c >= 0:
+                    _step_half(steps[b:], program[p, P_F], small[c:], sums[:m], row)
+                else:
+                    _step(steps[b:], program[p, P_F], sums, m, row)
             elif op == OP_BYTE:
-                _byte(small[b:], octets[a][b0:e], c != 0, row)
-            elif op == OP_PAIR:
-                _pair(small[c:], octets[a][b0:e], octets[b][b0:e], d != 0, row)
+                add_up(small[b:], octets[a][b0:e], NARROW, c != 0, sums)
             elif op == OP_CODE:
-                _code(small[b:], interfaces[a][b0:e], c != 0, row)
-            elif op == OP_CODES:
-                _codes(small[a:], interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e], b, c != 0, row)
-            elif op == OP_PAIR_CODES:
-                _pair_codes(small[c:], small[d:], octets[a][b0:e], octets[b][b0:e], interfaces[COL_IIF][b0:e],
-                            interfaces[COL_OIF][b0:e], program[p, P_E], row)
-            elif op == OP_AUTO:
-                _auto(small[a:], small[b:], small[c:], small[d:], octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e],
-                      octets[COL_TCP_FLAGS][b0:e], octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], row)
-            elif op == OP_AUTO_PRODUCT:
-                _auto_product(
-                    small[a:], small[b:], small[c:], small[program[p, P_E] >> 8:], small[program[p, P_F]:], d,
-                    octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e], octets[COL_TCP_FLAGS][b0:e],
-                    octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], octets[program[p, P_E] & 255][b0:e], row)
-            elif op == OP_FINAL:
-                _table(small[a:], row, m, row)
+                add_up(small[b:], interfaces[a][b0:e], d, c != 0, sums)
+            elif op == OP_SUMS:
+                add_up(small[a:], sums[:m], b, False, sums)
+            elif op == OP_CLASSES:
+                if a >= 0:
+                    _table(small[a:], sums, m, row)
+                else:
+                    row[:m] = sums[:m]
             elif op == OP_HALF:
-                _byte(small[b:], halves[a][b0:e], c != 0, row)
+                _table(small[b:], halves[a][b0:e], m, row)
             elif op == OP_WORD:
                 _word(cells16[b:], wides[a][b0:e], c, row)
             elif op == OP_RANK:
@@ -540,7 +404,7 @@ def bulk(
             elif op == OP_ENTER:
                 _table(fates.enter[b:], rows[a], m, row)
             elif op == OP_ENTER_BY_CODE:
-                _code(fates.enter[a:], interfaces[COL_IIF][b0:e], False, row)
+                _enter(fates.enter[a:], interfaces[COL_IIF][b0:e], row)
             elif op == OP_MERGE:
                 _merge(cells16[b:], c, rows[a], m, row)
             elif op == OP_LOOK_UP:

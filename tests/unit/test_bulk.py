@@ -125,6 +125,31 @@ def test_states_with_and_without_auto(state: str) -> None:
 
 
 @pytest.mark.kernels
+@pytest.mark.parametrize("count", [255, 256, 400])
+def test_many_interfaces(count: int) -> None:
+    """Codes that fit a byte beside the one for none, and codes that do not."""
+    packets = edge_packets(PLAIN, 150, 12)
+    more = count - len(packets.interfaces)
+    names = [*(f"veth{i}" for i in range(more)), *packets.interfaces]
+    columns = {c.name: packets.column(c.name) for c in PACKET_COLUMNS if c.name != "oif"}
+    columns["iif"] = np.where(np.arange(150) % 5, columns["iif"] + more, columns["iif"]).astype(np.int16)
+    check(compile_host(PLAIN), PacketBatch.from_columns(columns, 150, interfaces=names))
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("count", [3, 6, 7, 40])
+def test_many_protocols_beside_states(count: int) -> None:
+    """What conntrack decides on: of few combinations, looked up in vectors, and of many."""
+    host = make_host(filter="-A FORWARD -m conntrack --ctstate INVALID -j DROP\n" + "\n".join(
+        f"-A FORWARD -p {number} -m conntrack --ctstate NEW -j {('ACCEPT', 'REJECT')[number % 2]}"
+        for number in [1, 6, 17, *range(60, 57 + count)]))
+    packets = edge_packets(host, 400, 13)
+    assert (packets.column("state") == 0).any()
+    check(compile_host(host), packets)
+    assert hard(compile_host(host), packets) == 0
+
+
+@pytest.mark.kernels
 def test_arriving_and_local_packets_apart() -> None:
     """Batches of one kind begin at one root, mixed ones at two."""
     engine = compile_host(PLAIN)

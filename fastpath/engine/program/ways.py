@@ -44,18 +44,8 @@ class Ways(Classes):
                 self.add(at.OP_STEP_WORD, words, column, base, int(found[at.F_TABLE]), mask, 0, first)
                 return
             row = self.classes(slot)
-            op, _, a, b, c, d, width, _ = self.passes[-1]
-            if len(self.passes) == mark + 1 and op == at.OP_BYTE:
-                self.passes[-1] = [at.OP_STEP_OCTET, words, a, base, b, 0, 0, first]
-                return
-            if len(self.passes) == mark + 1 and op == at.OP_PAIR:
-                self.passes[-1] = [at.OP_STEP_PAIR, words, a << 8 | b, base, c, 0, 0, first]
-                return
-            if len(self.passes) == mark + 1 and op == at.OP_CODE:
-                self.passes[-1] = [at.OP_STEP_CODE, words, a, base, b, 0, 0, first]
-                return
-            if len(self.passes) == mark + 1 and op == at.OP_PAIR_CODES:
-                self.passes[-1] = [at.OP_STEP_MIXED, words, a << 8 | b, base, c, d, width, first]
+            if len(self.passes) > mark and self.passes[-1][0] == at.OP_CLASSES:
+                self.passes[-1] = [at.OP_STEP_SUMS, words, 0, base, self.passes[-1][2], 0, 0, first]
                 return
         row = self.classes(slot)
         self.add(at.OP_STEP, words, row, base, 0, 0, 0, first)
