@@ -293,14 +293,20 @@ def _count(words: Any, length: Any, m: Any, counts: Any) -> None:
 
 
 @helper
-def _fates(packed: Any, words: Any, m: Any, rule: Any, oif: Any, verdict: Any, hook: Any) -> None:
+def _fates(
+    packed: Any, shown: Any, words: Any, m: Any, rule: Any, oif: Any, verdict: Any, hook: Any, room: Any, sums: Any
+) -> None:
     """Four columns at once, where nothing that an earlier place wrote stays."""
     for k in range(m):
-        fate = packed[words[k]]
-        rule[k] = np.int32(fate & np.uint64(0xFFFFFFFF))
-        oif[k] = np.int16(fate >> np.uint64(32) & np.uint64(0xFFFF))
-        verdict[k] = np.uint8(fate >> np.uint64(48) & np.uint64(0xFF))
-        hook[k] = np.uint8(fate >> np.uint64(56))
+        room[k] = packed[words[k]]
+    for k in range(m):
+        rule[k] = np.int32(room[k]) >> np.int32(8)
+    for k in range(m):
+        sums[k] = np.uint16(room[k] & np.uint32(NARROW))
+    which = sums[:m]
+    add_up(shown, which, NARROW, False, oif)
+    add_up(shown[NARROW + 1:], which, NARROW, False, verdict)
+    add_up(shown[2 * (NARROW + 1):], which, NARROW, False, hook)
 
 
 @helper
@@ -459,9 +465,10 @@ def bulk(
                 elif a == COL_DPORT:
                     o.dport[b0:e] = halves[1][b0:e]
             elif op == OP_FATES:
-                _fates(fates.packed[a:], row, m, o.rule[b0:e], o.oif[b0:e], o.verdict[b0:e], o.hook[b0:e])
+                _fates(fates.packed[a:], small[b:], row, m, o.rule[b0:e], o.oif[b0:e].view(np.uint16), o.verdict[b0:e],
+                       o.hook[b0:e], found, sums)
                 if d:
-                    _as_given(interfaces[COL_OIF][b0:e], np.int16(b), o.oif[b0:e])
+                    _as_given(interfaces[COL_OIF][b0:e], np.int16(c), o.oif[b0:e])
             elif op == OP_WALKED_BOTH:
                 _walked(fates.walked[b:], fates.walked[c:], rows[a], row, m, o.walked[b0:e])
             elif op == OP_COUNT:

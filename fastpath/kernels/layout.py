@@ -115,7 +115,7 @@ class Fates(NamedTuple):
     Attributes:
         enter: the word that a record goes on with, uint32.
         verdict, hook, rule, oif, walked: what result columns show.
-        packed: rule, oif, verdict and hook as one uint64 from the lowest bits on, of 32, 16, 8 and 8 bits.
+        packed: rule << 8 | number of what the other three of these columns show, uint32.
         kind: FATE_DNAT, FATE_HARD for what the general kernel must do, FATE_PLAIN for all else.
         dnat: address, its class, port and its class, -1 for no port; int64 of shape (records, 4).
         source: source address after NAT, uint64: bits of the packet's that stay in the high half, others in the low.

@@ -64,10 +64,12 @@ def _in_vectors(typing: Any, table: Any, column: Any, plus: Any, sums: Any) -> A
         with cgutils.for_range_slice(builder, begin, done, step, _PLACE) as (place, _):
             index = load(values.data, place, _OCTETS if octets else _NUMBERS)
             index = index if octets else builder.trunc(index, _OCTETS)
-            both = builder.shuffle_vector(picked(low, index), picked(high, index), _IN_TURN)
-            before = builder.and_(load(found.data, place, _NUMBERS), kept)
-            pointer = builder.bitcast(builder.gep(found.data, [place]), _NUMBERS.as_pointer())
-            builder.store(builder.add(builder.bitcast(both, _NUMBERS), before), pointer).align = 2
+            sums = picked(low, index)
+            if signature.args[3].dtype.bitwidth != 8:
+                both = builder.shuffle_vector(sums, picked(high, index), _IN_TURN)
+                before = builder.and_(load(found.data, place, _NUMBERS), kept)
+                sums = builder.add(builder.bitcast(both, _NUMBERS), before)
+            builder.store(sums, builder.bitcast(builder.gep(found.data, [place]), sums.type.as_pointer())).align = 1
         return done
 
     return numba.types.int64(table, column, numba.types.boolean, sums), generate
@@ -91,14 +93,14 @@ _begun: Any = _in_vectors if VECTORS else _in_no_vectors
 
 @helper
 def add_up(table: Any, column: Any, mask: Any, plus: Any, sums: Any) -> None:
-    """Looks values up by their lowest bits, and adds what is found to sums or begins them.
+    """Looks values up by their lowest bits, and adds what is found to sums or begins them; or writes it to a column.
 
     Args:
         table: uint16, of 256 entries or more for NARROW, of 65,536 for WIDE.
         column: uint8, int16 or uint16, C-contiguous; may be the sums themselves.
         mask: NARROW or WIDE.
         plus: whether to add.
-        sums: uint16, C-contiguous, as long as the column or longer.
+        sums: uint16, C-contiguous, as long as the column or longer; or uint8, where nothing is added.
     """
     bits = np.uint32(mask)
     done = _begun(table, column, plus, sums) if bits == np.uint32(NARROW) else 0

@@ -13,6 +13,7 @@ from fastpath.compiler.config import STRUCTURES, Config, Structure
 from fastpath.engine import Engine, bulk, memory
 from fastpath.engine import compile as compile_host
 from fastpath.engine.bulk import run_bulk
+from fastpath.engine.program import results
 from fastpath.host.model import Host
 from fastpath.kernels.layout import BULK_BLOCK
 from fastpath.packets import PacketBatch, Result
@@ -147,6 +148,16 @@ def test_many_protocols_beside_states(count: int) -> None:
     assert (packets.column("state") == 0).any()
     check(compile_host(host), packets)
     assert hard(compile_host(host), packets) == 0
+
+
+@pytest.mark.kernels
+def test_columns_together_and_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What records show fits into few bits, or has a pass for each column."""
+    engine = compile_host(PLAIN)
+    packets = edge_packets(PLAIN, 150, 14)
+    check(engine, packets)
+    monkeypatch.setattr(results, "MOST_RULES", 0)
+    check(engine, packets)
 
 
 @pytest.mark.kernels

@@ -53,3 +53,16 @@ def test_no_bit_of_a_table_is_lost() -> None:
             sums = np.zeros(256, np.uint16)
             add_up(table.astype(np.uint16), column, NARROW, False, sums)
             assert np.array_equal(sums, table[column]), shift
+
+
+@pytest.mark.kernels
+def test_columns_of_bytes() -> None:
+    """Results of eight bits are written where they belong, wherever the column begins."""
+    rng = np.random.default_rng(2)
+    table = rng.integers(0, 256, 256).astype(np.uint16)
+    for n in (0, 1, 63, 64, 65, 200):
+        which = rng.integers(0, 256, n).astype(np.uint16)
+        room = np.full(n + 70, 77, np.uint8)
+        add_up(table, which, NARROW, False, room[3:])
+        assert np.array_equal(room[3:n + 3], table[which]), n
+        assert (room[:3] == 77).all() and (room[n + 3:] == 77).all(), n

@@ -12,6 +12,7 @@ from fastpath.compiler.bulk import KEEP_OIF
 from fastpath.compiler.memory import in_large_pages
 from fastpath.engine import memory
 from fastpath.engine.names import AS_GIVEN, read_only
+from fastpath.engine.program.classes import NARROW, filled
 from fastpath.engine.program.ways import Ways
 from fastpath.kernels import codes
 from fastpath.kernels import layout as at
@@ -23,6 +24,9 @@ Array = npt.NDArray[Any]
 LANES, MOST_LANED = 4, 1 << 12
 """Arrays of counts taken in turn, for places of fewer records than that."""
 
+
+MOST_RULES = 1 << 23
+"""Rules whose numbers fit beside those of what else records show."""
 
 KEEP_CODE = -(1 << 15)
 """Interface code that stands for: what was written before stays."""
@@ -67,9 +71,10 @@ class Program(Ways):
                 columns[name] = memory.empty(n, DTYPES[name])
         if given and "oif" in wanted:
             self.column("oif")
-        if {"verdict", "hook", "rule", "oif"} <= set(wanted) and len(of_rule) == len(of_oif) == 1:
-            self.packed = True
-            self.add(at.OP_FATES, last, place.first, AS_GIVEN, 0, given)
+        together = {"verdict", "hook", "rule", "oif"} <= set(wanted) and len(of_rule) == len(of_oif) == 1
+        if together and self.packs():
+            parts = [filled(self.shown() >> bits & most) for bits, most in ((0, 0xFFFF), (16, 0xFF), (24, 0xFF))]
+            self.add(at.OP_FATES, last, place.first, self.add_small(np.concatenate(parts)), AS_GIVEN, given)
         else:
             for name, op in (("verdict", at.OP_VERDICT), ("hook", at.OP_HOOK)):
                 if name in wanted:
@@ -108,12 +113,20 @@ class Program(Ways):
                 break
         return found[::-1]
 
-    def fates(self) -> at.Fates:
-        """What records mean, with the batch's interface codes."""
-        means = self.plan.columns
-        given = self.constant("oif") if self.compiled.given_oif else None
+    def packs(self) -> bool:
+        """Whether every record's rule and number among :meth:`shown` fit into 32 bits."""
+        self.packed = len(self.shown()) <= NARROW and int(self.plan.columns["rule"].max()) < MOST_RULES
+        return self.packed
+
+    def kind(self) -> tuple[object, ...]:
+        """What makes batches show the same for a record."""
+        return self.names.tobytes(), self.constant("oif") if self.compiled.given_oif else None
+
+    def oif(self) -> Array:
+        """The egress interface that every record shows, in the batch's codes."""
 
         def of_oif() -> Array:
+            means, given = self.plan.columns, self.kind()[1]
             oif: Array = self.names[np.maximum(means["oif"], 0)]
             oif[means["oif"] < 0] = -1
             oif[means["oif"] == KEEP_OIF] = KEEP_CODE
@@ -121,18 +134,30 @@ class Program(Ways):
                 oif[oif == AS_GIVEN] = given
             return oif
 
-        def of_all() -> Array:
-            packed: Array = means["rule"].astype(np.uint32).astype(np.uint64)
-            packed |= oif.astype(np.uint16).astype(np.uint64) << 32
-            packed |= means["verdict"].astype(np.uint64) << 48 | means["hook"].astype(np.uint64) << 56
-            return packed
+        return self.remembered(("oif", *self.kind()), of_oif)
 
-        kind = (self.names.tobytes(), given)
-        oif = self.remembered(("oif", *kind), of_oif)
-        packed = self.remembered(("packed", *kind), of_all) if self.packed else np.zeros(1, np.uint64)
+    def fate(self) -> Array:
+        """Egress interface, verdict and hook of every record, in 16, 8 and 8 bits from the lowest on."""
+        fate: Array = self.oif().astype(np.uint16).astype(np.uint32)
+        fate |= self.plan.columns["verdict"].astype(np.uint32) << 16 | self.plan.columns["hook"].astype(np.uint32) << 24
+        return fate
+
+    def shown(self) -> Array:
+        """The different ones of :meth:`fate`."""
+        return self.remembered(("shown", *self.kind()), lambda: np.unique(self.fate()))
+
+    def fates(self) -> at.Fates:
+        """What records mean, with the batch's interface codes."""
+        means = self.plan.columns
+
+        def of_all() -> Array:
+            number = np.searchsorted(self.shown(), self.fate()).astype(np.uint32)
+            return means["rule"].astype(np.uint32) << 8 | number
+
+        packed = self.remembered(("packed", *self.kind()), of_all) if self.packed else np.zeros(1, np.uint32)
         enter = self.enter[0] if len(self.enter) == 1 else np.concatenate(self.enter)
         return at.Fates(
-            packed=read_only(packed), enter=read_only(in_large_pages(enter)), oif=read_only(oif),
+            packed=read_only(packed), enter=read_only(in_large_pages(enter)), oif=read_only(self.oif()),
             leaves=read_only(self.plan.leaves if len(self.plan.leaves) else np.zeros(1, np.int64)),
             **{name: read_only(means[name]) for name in (
                 "verdict", "hook", "rule", "walked", "kind", "dnat", "source")},
