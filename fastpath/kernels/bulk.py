@@ -26,7 +26,6 @@ from fastpath.kernels.layout import (
     COL_DST,
     COL_ICMP_CODE,
     COL_ICMP_TYPE,
-    COL_IIF,
     COL_MARK,
     COL_OIF,
     COL_PROTO,
@@ -47,7 +46,7 @@ from fastpath.kernels.layout import (
     OP_DENSE,
     OP_DIRECT,
     OP_ENTER,
-    OP_ENTER_BY_CODE,
+    OP_ENTER_BY_SUMS,
     OP_FATES,
     OP_GRID,
     OP_GROUPED,
@@ -64,7 +63,6 @@ from fastpath.kernels.layout import (
     OP_RUNS,
     OP_SOURCES,
     OP_STEP,
-    OP_STEP_BY_CODE,
     OP_STEP_ENTERING,
     OP_STEP_HALF,
     OP_STEP_SUMS,
@@ -82,11 +80,11 @@ P_OP, P_ROW, P_A, P_B, P_C, P_D, P_E, P_F = range(8)
 
 
 @helper
-def _enter(enter: Any, codes: Any, row: Any) -> None:
-    """The words that packets begin with, by their interface."""
-    one = np.uint32(1)
-    for k in range(len(codes)):
-        row[k] = enter[np.uint32(np.uint32(codes[k]) + one)]
+def _enter(sums: Any, other: Any, root: Any, m: Any, words: Any) -> None:
+    """The words that packets begin with: `other` where their interface adds up to something."""
+    a, b = np.uint32(other), np.uint32(root)
+    for k in range(m):
+        words[k] = a if sums[k] else b
 
 
 @helper
@@ -117,21 +115,32 @@ def _icmp(pages: Any, kinds: Any, subs: Any, row: Any) -> None:
 
 
 @helper
+def _place(word: Any, of_class: Any) -> Any:
+    """Where the word behind a word is, for a class of the level."""
+    return np.uint32((word & np.uint32(0x7FFFFFFF)) + (of_class & np.uint32(np.int32(word) >> np.int32(31))))
+
+
+@helper
 def _next(rows: Any, word: Any, of_class: Any) -> Any:
     """The word behind a word, for a class of the level."""
-    return rows[(word & np.uint32(0x7FFFFFFF)) + (of_class & np.uint32(np.int32(word) >> np.int32(31)))]
+    return rows[_place(word, of_class)]
 
 
 @helper
 def _step(rows: Any, first: Any, classes: Any, m: Any, words: Any) -> None:
-    """One level; from `first` on, where that is not negative, all packets begin at one row."""
+    """One level; from `first` on, where that is not negative, all packets begin at one row.
+
+    Places are worked out in vectors first, so that the look-ups are nothing but that.
+    """
     if first >= 0:
         here = rows[first:]
         for k in range(m):
             words[k] = here[classes[k]]
     else:
         for k in range(m):
-            words[k] = _next(rows, words[k], np.uint32(classes[k]))
+            words[k] = _place(words[k], np.uint32(classes[k]))
+        for k in range(m):
+            words[k] = rows[words[k]]
 
 
 @helper
@@ -139,14 +148,6 @@ def _step_entering(rows: Any, enter: Any, before: Any, classes: Any, m: Any, wor
     """The first level of a place, from where the records of the place before lead."""
     for k in range(m):
         words[k] = _next(rows, enter[before[k]], classes[k])
-
-
-@helper
-def _step_by_code(rows: Any, enter: Any, codes: Any, classes: Any, words: Any) -> None:
-    """The first level of a place that packets enter at roots by their interface."""
-    one = np.uint32(1)
-    for k in range(len(codes)):
-        words[k] = _next(rows, enter[np.uint32(np.uint32(codes[k]) + one)], classes[k])
 
 
 @helper
@@ -179,14 +180,18 @@ def _step_wide(rows: Any, first: Any, pages: Any, column: Any, mask: Any, words:
 def _merge(table: Any, width: Any, classes: Any, m: Any, rest: Any) -> None:
     wide = np.uint32(width)
     for k in range(m):
-        rest[k] = table[rest[k] * wide + classes[k]]
+        rest[k] = rest[k] * wide + classes[k]
+    for k in range(m):
+        rest[k] = table[rest[k]]
 
 
 @helper
 def _dense(cells: Any, width: Any, columns: Any, m: Any, places: Any) -> None:
     wide = np.uint32(width)
     for k in range(m):
-        places[k] = cells[places[k] * wide + columns[k]]
+        places[k] = places[k] * wide + columns[k]
+    for k in range(m):
+        places[k] = cells[places[k]]
 
 
 @helper
@@ -374,8 +379,6 @@ def bulk(
                 _step(steps[b:], program[p, P_F], rows[a], m, row)
             elif op == OP_STEP_ENTERING:
                 _step_entering(steps[b:], fates.enter[d:], rows[c], rows[a], m, row)
-            elif op == OP_STEP_BY_CODE:
-                _step_by_code(steps[b:], fates.enter[c:], interfaces[COL_IIF][b0:e], rows[a], row)
             elif op == OP_STEP_HALF:
                 _step_half(steps[b:], program[p, P_F], small[c:], halves[a][b0:e], row)
             elif op == OP_STEP_WORD:
@@ -409,8 +412,8 @@ def bulk(
                     row[:] = np.uint32(a)
             elif op == OP_ENTER:
                 _table(fates.enter[b:], rows[a], m, row)
-            elif op == OP_ENTER_BY_CODE:
-                _enter(fates.enter[a:], interfaces[COL_IIF][b0:e], row)
+            elif op == OP_ENTER_BY_SUMS:
+                _enter(sums, a, b, m, row)
             elif op == OP_MERGE:
                 _merge(cells16[b:], c, rows[a], m, row)
             elif op == OP_LOOK_UP:

@@ -120,13 +120,9 @@ class Ways(Classes):
                 self.add(at.OP_STEP_ENTERING, words, row, place.base, before[-1], earlier)
             else:
                 self.add(at.OP_ENTER, words, before[-1], earlier)
-        elif len(place.roots) > 1 and (roots := self.by_code(place)) is not None:
-            self.column("iif")
-            where = self.add_enter(roots)
-            if levels and levels[0] not in kinds:
-                self.add(at.OP_STEP_BY_CODE, words, self.classes(levels.pop(0)), place.base, where)
-            else:
-                self.add(at.OP_ENTER_BY_CODE, words, where)
+        elif len(place.roots) > 1 and (local := self.local()) is not None:
+            self.addend("iif", local, plus=False)
+            self.add(at.OP_ENTER_BY_SUMS, words, place.roots[1], place.roots[0])
         else:
             root = place.roots[1 if len(place.roots) > 1 and self.all_local else 0]
             if levels and root & TESTS:
@@ -140,8 +136,8 @@ class Ways(Classes):
                 self.step(words, slot, place.base, first)
             first = -1
 
-    def by_code(self, place: Place) -> Array | None:
-        """The root for each interface code, shifted by one; None where all packets have the same."""
+    def local(self) -> Array | None:
+        """For each interface code, shifted by one, whether packets are the host's own; None where all are alike."""
         local = np.array([False, *(name == LOCAL for name in self.packets.interfaces)])
         self.all_local = False
         if not local.any():
@@ -150,7 +146,7 @@ class Ways(Classes):
         if value is not None:
             self.all_local = bool(local[value + 1])
             return None
-        return np.where(local, place.roots[1], place.roots[0]).astype(np.uint32)
+        return local
 
     def segment(self, lookup: Array, best: int) -> None:
         """Adds the passes of a cross product, which write the ops that they find into the row `best`."""
