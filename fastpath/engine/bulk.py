@@ -97,22 +97,22 @@ def run_bulk(
         try:
             worker = spare.pop()
         except IndexError:
-            worker = _Worker(in_large_pages(np.zeros(max(1, program.counts), np.int64)),
-                             np.empty((max(1, program.rows), at.BULK_BLOCK), np.uint32),
-                             np.empty((2, at.BULK_BLOCK + 1), np.uint32), np.empty((3, at.BULK_BLOCK), np.uint64))
+            worker = _Worker(in_large_pages(np.zeros(max(1, program.counts), np.int64)), at.Room(
+                np.empty((max(1, program.rows), at.BULK_BLOCK), np.uint32), np.empty(at.BULK_BLOCK, np.uint16),
+                np.empty((2, at.BULK_BLOCK + 1), np.uint32), np.empty((3, at.BULK_BLOCK), np.uint64)))
             workers.append(worker)
-        room = np.empty(b - a if program.hard else 1, np.int32)
+        listed = np.empty(b - a if program.hard else 1, np.int32)
         output = at.BulkOutput(**{
             name: columns[column][a:b] if column in columns else np.empty(1, DTYPES[column])
             for name, column in _OUTPUT.items()})
         many = bulk(
             b - a, program.passes, inputs(at.OCTETS, "uint8", a, b), inputs(at.HALVES, "uint16", a, b),
             inputs(at.WIDES, "uint32", a, b), inputs(("iif", "oif"), "int16", a, b), program.small, trie, steps,
-            cells16, cells32, program.fates, output, worker.counts, worker.rows, worker.lists, worker.wide, room)
+            cells16, cells32, program.fates, output, worker.counts, worker.room, listed)
         worker.packets += b - a
         with lock:
             if many:
-                hard[a] = room[:many].astype(np.int64) + a
+                hard[a] = listed[:many].astype(np.int64) + a
             if worker.packets > MOST_COUNTED:
                 empty(worker)
             done += b - a
@@ -147,9 +147,7 @@ class _Worker:
     """A thread's own room."""
 
     counts: Array
-    rows: Array
-    lists: Array
-    wide: Array
+    room: at.Room
     packets: int = 0
 
 

@@ -32,20 +32,16 @@ from fastpath.kernels.layout import (
     COL_PROTO,
     COL_SPORT,
     COL_SRC,
-    COL_STATE,
-    COL_TCP_FLAGS,
     E_RANKED,
     E_RANKS,
     E_SLOT,
     FATE_HARD,
     OP_ADDRESS,
     OP_AFFECT,
-    OP_AUTO,
-    OP_AUTO_PRODUCT,
     OP_BYTE,
     OP_CANDIDATES,
+    OP_CLASSES,
     OP_CODE,
-    OP_CODES,
     OP_CONSTANT,
     OP_COPY,
     OP_COUNT,
@@ -54,7 +50,6 @@ from fastpath.kernels.layout import (
     OP_ENDS,
     OP_ENTER,
     OP_FATES,
-    OP_FINAL,
     OP_GRID,
     OP_GROUPED,
     OP_HALF,
@@ -65,8 +60,6 @@ from fastpath.kernels.layout import (
     OP_MERGE,
     OP_OIF,
     OP_PAGED,
-    OP_PAIR,
-    OP_PAIR_CODES,
     OP_PORT,
     OP_RANK,
     OP_RANKED,
@@ -74,11 +67,13 @@ from fastpath.kernels.layout import (
     OP_RULE,
     OP_RUNS,
     OP_STEP,
+    OP_SUMS,
     OP_VERDICT,
     OP_WALKED,
     OP_WALKED_BOTH,
     OP_WORD,
 )
+from fastpath.kernels.narrow import NARROW, add_up
 
 # A program's columns: the pass, the row that it writes, and its operands.
 P_OP, P_ROW, P_A, P_B, P_C, P_D, P_E, P_F = range(8)
@@ -100,93 +95,11 @@ def _copy(column: Any, out: Any) -> None:
 
 
 @helper
-def _byte(table: Any, column: Any, plus: Any, row: Any) -> None:
-    if plus:
-        for k in range(len(column)):
-            row[k] += table[column[k]]
-    else:
-        for k in range(len(column)):
-            row[k] = table[column[k]]
-
-
-@helper
 def _half(table: Any, column: Any, most: Any, row: Any) -> None:
     """The class of 16 bits; from `most` on, where the table ends, all have the same."""
     end = np.uint64(most)
     for k in range(len(column)):
         row[k] = table[min(np.uint64(column[k]), end)]
-
-
-@helper
-def _pair(table: Any, first: Any, second: Any, plus: Any, row: Any) -> None:
-    shift = np.uint32(8)
-    if plus:
-        for k in range(len(first)):
-            row[k] += table[np.uint32(first[k]) << shift | np.uint32(second[k])]
-    else:
-        for k in range(len(first)):
-            row[k] = table[np.uint32(first[k]) << shift | np.uint32(second[k])]
-
-
-@helper
-def _code(table: Any, column: Any, plus: Any, row: Any) -> None:
-    one = np.uint32(1)
-    if plus:
-        for k in range(len(column)):
-            row[k] += table[np.uint32(np.uint32(column[k]) + one)]
-    else:
-        for k in range(len(column)):
-            row[k] = table[np.uint32(np.uint32(column[k]) + one)]
-
-
-@helper
-def _codes(table: Any, first: Any, second: Any, width: Any, plus: Any, row: Any) -> None:
-    one, wide = np.uint32(1), np.uint32(width)
-    if plus:
-        for k in range(len(first)):
-            row[k] += table[np.uint32(np.uint32(first[k]) + one) * wide + np.uint32(np.uint32(second[k]) + one)]
-    else:
-        for k in range(len(first)):
-            row[k] = table[np.uint32(np.uint32(first[k]) + one) * wide + np.uint32(np.uint32(second[k]) + one)]
-
-
-@helper
-def _mixed(bytes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any) -> Any:
-    """The class of two bytes and two interface codes, whose smallest is -1."""
-    codes = np.uint32((np.int32(c) + np.int32(1)) * np.int32(width) + np.int32(d) + np.int32(1))
-    return of_all[np.uint32(bytes_table[np.uint32(a) << np.uint32(8) | np.uint32(b)]) + codes]
-
-
-@helper
-def _pair_codes(bytes_table: Any, of_all: Any, a: Any, b: Any, c: Any, d: Any, width: Any, row: Any) -> None:
-    """Two bytes and two interfaces -> the class of their product."""
-    for k in range(len(a)):
-        row[k] = _mixed(bytes_table, of_all, a[k], b[k], c[k], d[k], width)
-
-
-@helper
-def _auto(
-    table: Any, tcp: Any, icmp: Any, codes_table: Any, state: Any, proto: Any, flags: Any, kind: Any, codes: Any,
-    row: Any
-) -> None:
-    """State, protocol and interface, where conntrack decides on first packets by TCP flags and ICMP type."""
-    shift, one = np.uint32(10), np.uint32(1)
-    for k in range(len(state)):
-        at = (np.uint32(state[k]) << shift) + np.uint32(proto[k]) + np.uint32(tcp[flags[k]]) + np.uint32(icmp[kind[k]])
-        row[k] = np.uint32(table[at]) + np.uint32(codes_table[np.uint32(np.uint32(codes[k]) + one)])
-
-
-@helper
-def _auto_product(
-    table: Any, tcp: Any, icmp: Any, octet_table: Any, of_all: Any, width: Any, state: Any, proto: Any, flags: Any,
-    kind: Any, codes: Any, octet: Any, row: Any
-) -> None:
-    """As :func:`_auto` with another byte, and the class of their product."""
-    shift, one, wide = np.uint32(10), np.uint32(1), np.uint32(width)
-    for k in range(len(state)):
-        at = (np.uint32(state[k]) << shift) + np.uint32(proto[k]) + np.uint32(tcp[flags[k]]) + np.uint32(icmp[kind[k]])
-        place = np.uint32(table[at]) + np.uint32(np.uint32(codes[k]) + one) * wide + np.uint32(octet_table[octet[k]])
-        row[k] = of_all[place]
 
 
 @helper
@@ -205,7 +118,10 @@ def _icmp(pages: Any, kinds: Any, subs: Any, row: Any) -> None:
 
 @helper
 def _step(rows: Any, first: Any, classes: Any, m: Any, words: Any) -> None:
-    """One level; from `first` on, where that is not negative, all packets begin at one row."""
+    """One level; from `first` on, where that is not negative, all packets begin at one row.
+
+    Places are worked out in vectors first, so that the look-ups are nothing but that.
+    """
     if first >= 0:
         _table(rows[first:], classes, m, words)
         return
@@ -423,7 +339,7 @@ def _affected(kinds: Any, words: Any, m: Any, found: Any) -> Any:
 @helper
 def bulk(
     n: Any, program: Any, octets: Any, halves: Any, wides: Any, interfaces: Any, small: Any, trie: Any, steps: Any,
-    cells16: Any, cells32: Any, fates: Any, o: Any, counts: Any, rows: Any, lists: Any, wide: Any, hard: Any
+    cells16: Any, cells32: Any, fates: Any, o: Any, counts: Any, room: Any, hard: Any
 ) -> Any:
     """Runs a program over n packets -> number of hard packets, whose places it lists.
 
@@ -435,13 +351,13 @@ def bulk(
         fates: what records mean, as columns.
         o: result columns; those that no pass writes may have length 1.
         counts: int64; packets << 40 | bytes by record, added to.
-        rows: room, uint32 of shape (rows, BULK_BLOCK).
-        lists, wide: more room, uint32 of shape (2, BULK_BLOCK + 1) and uint64 of shape (3, BULK_BLOCK).
+        room: what passes write for each other.
         hard: room for places of packets, int32; the number that is returned may not be exceeded.
     """
     hards = np.int64(0)
-    found, onward = lists[0], lists[1]
-    quads, more, third = wide[0], wide[1], wide[2]
+    rows, sums = room.rows, room.sums
+    found, onward = room.lists[0], room.lists[1]
+    quads, more, third = room.wide[0], room.wide[1], room.wide[2]
     passes = program.shape[0]
     protos = octets[COL_PROTO]
     for b0 in range(0, n, BULK_BLOCK):
@@ -462,26 +378,16 @@ def bulk(
             elif op == OP_ROOTS:
                 _roots(interfaces[COL_IIF][b0:e], a, b, c, row)
             elif op == OP_BYTE:
-                _byte(small[b:], octets[a][b0:e], c != 0, row)
-            elif op == OP_PAIR:
-                _pair(small[c:], octets[a][b0:e], octets[b][b0:e], d != 0, row)
+                add_up(small[b:], octets[a][b0:e], NARROW, c != 0, sums)
             elif op == OP_CODE:
-                _code(small[b:], interfaces[a][b0:e], c != 0, row)
-            elif op == OP_CODES:
-                _codes(small[a:], interfaces[COL_IIF][b0:e], interfaces[COL_OIF][b0:e], b, c != 0, row)
-            elif op == OP_PAIR_CODES:
-                _pair_codes(small[c:], small[d:], octets[a][b0:e], octets[b][b0:e], interfaces[COL_IIF][b0:e],
-                            interfaces[COL_OIF][b0:e], program[p, P_E], row)
-            elif op == OP_AUTO:
-                _auto(small[a:], small[b:], small[c:], small[d:], octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e],
-                      octets[COL_TCP_FLAGS][b0:e], octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], row)
-            elif op == OP_AUTO_PRODUCT:
-                _auto_product(
-                    small[a:], small[b:], small[c:], small[program[p, P_E] >> 8:], small[program[p, P_F]:], d,
-                    octets[COL_STATE][b0:e], octets[COL_PROTO][b0:e], octets[COL_TCP_FLAGS][b0:e],
-                    octets[COL_ICMP_TYPE][b0:e], interfaces[COL_IIF][b0:e], octets[program[p, P_E] & 255][b0:e], row)
-            elif op == OP_FINAL:
-                _table(small[a:], row, m, row)
+                add_up(small[b:], interfaces[a][b0:e], d, c != 0, sums)
+            elif op == OP_SUMS:
+                add_up(small[a:], sums[:m], b, False, sums)
+            elif op == OP_CLASSES:
+                if a >= 0:
+                    _table(small[a:], sums, m, row)
+                else:
+                    _copy(sums[:m], row)
             elif op == OP_HALF:
                 _half(small[b:], halves[a][b0:e], c, row)
             elif op == OP_WORD:
@@ -564,7 +470,7 @@ def bulk(
                         _rewritten(third, 0, wides[COL_DST][g:h], o.dst[g:h])
                         _rewritten(third, 32, halves[1][g:h], o.dport[g:h])
                 if d:
-                    _as_given(interfaces[COL_OIF][b0:e], np.int16(b), o.oif[b0:e])
+                    _as_given(interfaces[COL_OIF][b0:e], np.int16(c), o.oif[b0:e])
             elif op == OP_WALKED_BOTH:
                 _walked(fates.walked[b:], fates.walked[c:], rows[a], row, m, o.walked[b0:e])
             elif op == OP_COUNT:

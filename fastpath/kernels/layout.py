@@ -93,11 +93,11 @@ CT_INVALID, CT_UNTRACKED = 4, 5
 
 # Passes of the bulk kernel (``bulk.py``): what they write is a row of classes, places, words or records, or a column.
 (
-    OP_STEP, OP_ROOTS, OP_BYTE, OP_PAIR, OP_CODE, OP_CODES, OP_PAIR_CODES, OP_AUTO, OP_AUTO_PRODUCT, OP_FINAL, OP_HALF,
-    OP_WORD, OP_PAGED, OP_RANK, OP_ICMP, OP_CONSTANT, OP_ENTER, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT,
-    OP_LISTS, OP_RANKED, OP_ENDS, OP_FATES, OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY,
-    OP_ADDRESS, OP_PORT, OP_COUNT, OP_AFFECT, OP_GRID, OP_CANDIDATES, OP_GROUPED,
-) = range(40)
+    OP_STEP, OP_ROOTS, OP_BYTE, OP_CODE, OP_SUMS, OP_CLASSES, OP_HALF, OP_WORD, OP_PAGED, OP_RANK, OP_ICMP, OP_CONSTANT,
+    OP_ENTER, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT, OP_LISTS, OP_RANKED, OP_ENDS, OP_FATES, OP_VERDICT,
+    OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY, OP_ADDRESS, OP_PORT, OP_COUNT, OP_AFFECT, OP_GRID,
+    OP_CANDIDATES, OP_GROUPED,
+) = range(36)
 
 # Packet columns by their width, as the bulk kernel has them.
 OCTETS = ("proto", "state", "tcp_flags", "icmp_type", "icmp_code", "frag", "ttl", "tos", "pkttype")
@@ -143,6 +143,22 @@ class Fates(NamedTuple):
     port: Any
     leaves: Any
     paged: Any
+
+
+class Room(NamedTuple):
+    """What the passes of a program write for each other.
+
+    Attributes:
+        rows: classes, words and the like, uint32 of shape (rows, BULK_BLOCK).
+        sums: of small fields, uint16 of shape (BULK_BLOCK,).
+        lists: places of packets, uint32 of shape (2, BULK_BLOCK + 1).
+        wide: uint64 of shape (3, BULK_BLOCK).
+    """
+
+    rows: Any
+    sums: Any
+    lists: Any
+    wide: Any
 
 
 class BulkOutput(NamedTuple):

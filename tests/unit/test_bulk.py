@@ -13,6 +13,7 @@ from fastpath.compiler.config import STRUCTURES, Config, Structure
 from fastpath.engine import Engine, bulk, memory
 from fastpath.engine import compile as compile_host
 from fastpath.engine.bulk import run_bulk
+from fastpath.engine.program import results
 from fastpath.host.model import Host
 from fastpath.kernels.counts import add_counts
 from fastpath.kernels.layout import BULK_BLOCK
@@ -125,6 +126,31 @@ def test_states_with_and_without_auto(state: str) -> None:
     states = np.where(np.arange(150) % 3 == 0, number, 3 + np.arange(150) % 4).astype(np.uint8)
     batch = PacketBatch.from_columns({**columns, "state": states}, 150, interfaces=packets.interfaces)
     check(compile_host(PLAIN), batch)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("count", [255, 256, 400])
+def test_many_interfaces(count: int) -> None:
+    """Codes that fit a byte beside the one for none, and codes that do not."""
+    packets = edge_packets(PLAIN, 150, 12)
+    more = count - len(packets.interfaces)
+    names = [*(f"veth{i}" for i in range(more)), *packets.interfaces]
+    columns = {c.name: packets.column(c.name) for c in PACKET_COLUMNS if c.name != "oif"}
+    columns["iif"] = np.where(np.arange(150) % 5, columns["iif"] + more, columns["iif"]).astype(np.int16)
+    check(compile_host(PLAIN), PacketBatch.from_columns(columns, 150, interfaces=names))
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("count", [3, 6, 7, 40])
+def test_many_protocols_beside_states(count: int) -> None:
+    """What conntrack decides on: of few combinations, looked up in vectors, and of many."""
+    host = make_host(filter="-A FORWARD -m conntrack --ctstate INVALID -j DROP\n" + "\n".join(
+        f"-A FORWARD -p {number} -m conntrack --ctstate NEW -j {('ACCEPT', 'REJECT')[number % 2]}"
+        for number in [1, 6, 17, *range(60, 57 + count)]))
+    packets = edge_packets(host, 400, 13)
+    assert (packets.column("state") == 0).any()
+    check(compile_host(host), packets)
+    assert hard(compile_host(host), packets) == 0
 
 
 @pytest.mark.kernels

@@ -1,7 +1,7 @@
 """Passes from columns to rows of classes.
 
 Small fields that are looked up as one add up: each part's table says what a raw value (an interface's code, a state)
-adds to the place in the product's table. Parts are joined to pairs; what has one value in all packets is added here.
+adds to the place in the product's table. What has one value in all packets is added here.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ OCTET_OF = {
 HALF_OF = {at.B_SPORT: "sport", at.B_DPORT: "dport", at.B_LENGTH: "length"}
 WIDE_OF = {at.B_SRC: "src", at.B_DST: "dst", at.B_MARK: "mark", at.B_UID: "uid", at.B_GID: "gid"}
 CODE_OF = {at.B_IIF: "iif", at.B_OIF: "oif"}
-NARROW = {"state": 7, "frag": 3, "pkttype": 3}
-"""Columns of few values, which may be joined with another byte in one table."""
+NARROW = 256
+"""Entries of a table for the lowest byte of a value."""
 
-MOST_PAIRS = 1 << 16
+MOST_SUM = (1 << 16) - 1
 INVALID, NEW = at.CT_INVALID, 0
 
 
@@ -164,81 +164,61 @@ class Classes(Passes):
             if p.fixed is not None and whole is not None:
                 whole += int(p.table[p.fixed])
         moving = {p.column: p.table.astype(np.int64) for p in parts if p.fixed is None}
-        groups: list[tuple[tuple[str, ...], Array]] = []
+        most = sum(int(table.max()) for table in moving.values())
+        if most > MOST_SUM:
+            raise UnsuitableError
+        plus = False
         if "state" in moving:
+            of_state = moving.pop("state")
             if self.kind.auto:
-                of_proto = moving.pop("proto", np.zeros(256, np.int64))
-                groups.append((("auto",), self.auto(moving.pop("state"), of_proto)))
+                self.auto(of_state, moving.pop("proto", np.zeros(256, np.int64)))
+                plus = True
             else:
-                moving["state"] = np.concatenate([moving["state"][:1], moving["state"]])
-        narrow = [name for name in NARROW if name in moving]
-        wide = [name for name in moving if name in at.OCTETS and name not in narrow]
-        for name in narrow:
-            table = moving.pop(name)[:NARROW[name]]
-            if wide:
-                other = wide.pop(0)
-                groups.append(((name, other), (table[:, None] + moving.pop(other)[None, :]).reshape(-1)))
-            else:
-                groups.append(((name,), table))
-        for name in wide:
-            groups.append(((name,), moving.pop(name)))
-        if len(moving) == 2:
-            of_iif, of_oif = moving["iif"], moving["oif"]
-            if len(of_iif) * len(of_oif) <= MOST_PAIRS:
-                groups.append((("iif", "oif"), (of_iif[:, None] + of_oif[None, :]).reshape(-1)))
-                moving.clear()
-        groups.extend(((name,), moving[name]) for name in list(moving))
-        if whole is not None and len(groups) == 1:
-            names, table = groups[0]
-            groups[0] = names, self.arrays["maps"][whole + table]
+                moving["state"] = np.concatenate([of_state[:1], of_state])
+        for name, table in moving.items():
+            self.addend(name, table, plus=plus)
+            plus = True
+        if whole is not None and most < NARROW:
+            self.sums(self.arrays["maps"][whole:whole + most + 1])
             whole = None
-        if whole is not None and len(groups) == 2 and [len(g[0]) for g in groups] == [2, 2]:
-            ((a, b), first), (_, second) = groups
-            sums, number = np.unique(first, return_inverse=True)
-            if len(sums) * len(second) <= MOST_PAIRS:  # by sums of the bytes, and interfaces as they are
-                self.column("iif"), self.column("oif")
-                of_all = self.arrays["maps"][whole + sums[:, None] + second[None, :]].reshape(-1)
-                return self.add(at.OP_PAIR_CODES, row, self.octet(a), self.octet(b),
-                                self.add_small(number.reshape(-1) * len(second)), self.add_small(of_all), len(self.ids))
-        if groups[0][0] == ("auto",) and (codes_of := next((g for g in groups if g[0] == ("iif",)), None)):
-            groups.remove(codes_of)
-            if whole is not None and len(groups) == 2 and len(groups[1][0]) == 1 and groups[1][0][0] in at.OCTETS:
-                sums, number = np.unique(groups[0][1], return_inverse=True)
-                octets, place = np.unique(groups[1][1], return_inverse=True)
-                if len(sums) * len(self.ids) * len(octets) <= MOST_PAIRS:  # interfaces as they are here too
-                    of_all = self.arrays["maps"][
-                        whole + sums[:, None, None] + codes_of[1][None, :, None] + octets[None, None, :]].reshape(-1)
-                    self.addend(row, ("auto",), number.reshape(-1) * len(self.ids) * len(octets), plus=False)
-                    tables = self.passes.pop()[2:5]
-                    octet = self.add_small(place.reshape(-1)) << 8 | self.octet(groups[1][0][0])
-                    return self.add(at.OP_AUTO_PRODUCT, row, *tables, len(octets), octet, self.add_small(of_all))
-            groups[0] = ("auto", "iif"), np.concatenate([groups[0][1], codes_of[1]])
-        for i, (names, table) in enumerate(groups):
-            self.addend(row, names, table, plus=i > 0)
-        return row if whole is None else self.add(at.OP_FINAL, row, whole)
+        return self.add(at.OP_CLASSES, row, -1 if whole is None else whole)
 
-    def addend(self, row: int, names: tuple[str, ...], table: Array, *, plus: bool) -> None:
-        where = self.add_small(table)
-        if names[0] == "auto":
-            for name in ("state", "proto", "tcp_flags", "icmp_type", "iif"):
-                self.column(name)
-            tcp, icmp = self.add_small(self.first("tcp") * 256), self.add_small(self.first("icmp") * 512)
-            of_iif = where + 7 * 1024 if len(names) > 1 else self.add_small(np.zeros(len(self.ids)))
-            self.add(at.OP_AUTO, row, where, tcp, icmp, of_iif)
-        elif names == ("iif", "oif"):
-            self.column("iif"), self.column("oif")
-            self.add(at.OP_CODES, row, where, len(self.ids), int(plus))
-        elif names[0] in ("iif", "oif"):
-            self.add(at.OP_CODE, row, int(self.column(names[0]) == "oif"), where, int(plus))
-        elif len(names) == 2:
-            self.add(at.OP_PAIR, row, self.octet(names[0]), self.octet(names[1]), where, int(plus))
-        else:
-            self.add(at.OP_BYTE, row, self.octet(names[0]), where, int(plus))
+    def addend(self, name: str, table: Array, *, plus: bool) -> None:
+        """Adds the pass that begins the sums with what a column comes to, or adds it."""
+        self.column(name)
+        if name in at.OCTETS:
+            self.add(at.OP_BYTE, 0, self.octet(name), self.add_small(filled(table)), int(plus))
+            return
+        mask = mask_for(len(table))
+        spread = np.zeros(mask + 1, np.uint16)
+        spread[np.arange(-1, len(table) - 1) & mask] = table
+        self.add(at.OP_CODE, 0, int(name == "oif"), self.add_small(spread), int(plus), mask)
 
-    def auto(self, of_state: Array, of_proto: Array) -> Array:
-        """By state, whether ICMP type and TCP flags begin no flow, and protocol; as ``OP_AUTO`` reads it."""
-        table = np.zeros((7, 2, 2, 256), np.int64)
+    def sums(self, table: Array) -> None:
+        """Adds the pass that looks the sums up."""
+        self.add(at.OP_SUMS, 0, self.add_small(filled(table)), mask_for(len(table)))
+
+    def auto(self, of_state: Array, of_proto: Array) -> None:
+        """Adds the passes for state and protocol where conntrack decides on packets by TCP flags and ICMP type."""
+        _, like, protocols = np.unique(
+            [of_proto, np.arange(256) == 6, np.arange(256) == 1], axis=1, return_index=True, return_inverse=True)
+        count = len(like)
+        self.addend("state", np.arange(7) * 4 * count, plus=False)
+        self.addend("tcp_flags", self.first("tcp") * 2 * count, plus=True)
+        self.addend("icmp_type", self.first("icmp") * count, plus=True)
+        self.addend("proto", protocols.reshape(-1), plus=True)
+        table = np.zeros((7, 2, 2, count), np.int64)
         table[1:] = of_state[:6, None, None, None]
         table[0] = of_state[NEW]
-        table[0, :, 1, 6] = table[0, 1, :, 1] = of_state[INVALID]
-        return (table + of_proto).reshape(-1)
+        table[0, 1, :, like == 6] = table[0, :, 1, like == 1] = of_state[INVALID]
+        self.sums((table + of_proto[like]).reshape(-1))
+
+
+def mask_for(size: int) -> int:
+    """The bits of an index into a table of so many entries."""
+    return NARROW - 1 if size <= NARROW else (1 << 16) - 1
+
+
+def filled(table: Array) -> Array:
+    """A table with zeros up to the entries that are read at once."""
+    return np.concatenate([table, np.zeros(max(0, NARROW - len(table)), table.dtype)])
