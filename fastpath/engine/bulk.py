@@ -26,6 +26,9 @@ Array = npt.NDArray[Any]
 SMALLEST, LARGEST = 1 << 16, 1 << 20
 """Packets of a chunk."""
 
+PAST = 2 << 20
+"""Bytes of result columns from which on they are written past the cache, where they would not stay."""
+
 MOST_COUNTED = 1 << 22
 """Packets counted in one array before it is emptied: packets and bytes share 64 bits."""
 
@@ -68,6 +71,7 @@ def run_bulk(
     columns = {
         name: memory.empty(n, DTYPES[name]) if value is None else memory.full(n, value, DTYPES[name])
         for name, value in program.columns.items()}
+    past = sum(column.nbytes for column in columns.values()) >= PAST
     read = {name: read_only(np.ascontiguousarray(packets.column(name))) for name in program.read}
     trie, steps = read_only(compiled.arrays["trie"]), read_only(plan.steps)
     cells16, cells32 = read_only(compiled.arrays["cells16"]), read_only(compiled.arrays["cells32"])
@@ -108,7 +112,7 @@ def run_bulk(
         many = bulk(
             b - a, program.passes, inputs(at.OCTETS, "uint8", a, b), inputs(at.HALVES, "uint16", a, b),
             inputs(at.WIDES, "uint32", a, b), inputs(("iif", "oif"), "int16", a, b), program.small, trie, steps,
-            cells16, cells32, program.fates, output, worker.counts, worker.room, listed)
+            cells16, cells32, program.fates, output, worker.counts, worker.room, listed, past)
         worker.packets += b - a
         with lock:
             if many:

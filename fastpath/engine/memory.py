@@ -19,6 +19,9 @@ Array = npt.NDArray[Any]
 SMALLEST = 1 << 20
 """Bytes below which memory is left to numpy."""
 
+LINE = 64
+"""Bytes of a cache line, where all memory that is handed out begins."""
+
 MOST_KEPT = 256 << 20
 """Bytes that are kept for later at most."""
 
@@ -67,7 +70,9 @@ def empty(n: int, dtype: str) -> Array:
             if not _kept[size]:
                 del _kept[size]
     if memory is None:
-        memory = np.empty(size, np.uint8)
+        memory = np.empty(size + LINE, np.uint8)
+        begin = -memory.ctypes.data % LINE
+        memory = memory[begin:begin + size]
     return np.asarray(_Lent(memory)).view(dtype)
 
 

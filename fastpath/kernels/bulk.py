@@ -74,6 +74,7 @@ from fastpath.kernels.layout import (
     OP_WORD,
 )
 from fastpath.kernels.narrow import NARROW, add_up
+from fastpath.kernels.stream import fence, rewrite, write
 
 # A program's columns: the pass, the row that it writes, and its operands.
 P_OP, P_ROW, P_A, P_B, P_C, P_D, P_E, P_F = range(8)
@@ -207,25 +208,28 @@ def _ranked(leaves: Any, ranks: Any, ops: Any, m: Any, words: Any) -> None:
 
 
 @helper
-def _keeping(table: Any, kept: Any, words: Any, m: Any, keep: Any, out: Any) -> None:
-    """As :func:`_table`, but `kept` leaves what is there."""
-    if keep:
-        for k in range(m):
-            v = table[words[k]]
-            out[k] = v if v != kept else out[k]
+def _column(table: Any, words: Any, past: Any, room: Any, out: Any) -> None:
+    """What records say in one column."""
+    if past:
+        for k in range(len(out)):
+            room[k] = np.uint32(table[words[k]])
+        write(room, 0, past, out)
     else:
-        for k in range(m):
-            out[k] = table[words[k]]
+        _table(table, words, len(out), out)
 
 
 @helper
-def _added(table: Any, words: Any, m: Any, plus: Any, out: Any) -> None:
-    if plus:
-        for k in range(m):
-            out[k] += table[words[k]]
-    else:
-        for k in range(m):
-            out[k] = table[words[k]]
+def _keeping(table: Any, kept: Any, words: Any, out: Any) -> None:
+    """As :func:`_column`, but `kept` leaves what is there."""
+    for k in range(len(out)):
+        v = table[words[k]]
+        out[k] = v if v != kept else out[k]
+
+
+@helper
+def _added(table: Any, words: Any, out: Any) -> None:
+    for k in range(len(out)):
+        out[k] += table[words[k]]
 
 
 @helper
@@ -254,22 +258,12 @@ def _count(words: Any, length: Any, m: Any, counts: Any) -> None:
 
 
 @helper
-def _fates(packed: Any, words: Any, m: Any, quads: Any, rule: Any, oif: Any, verdict: Any, hook: Any) -> None:
-    """Four columns at once, where nothing that an earlier place wrote stays."""
-    _table(packed, words, m, quads)
-    _apart(quads, m, rule, oif, verdict, hook)
-
-
-@helper
-def _apart(quads: Any, m: Any, rule: Any, oif: Any, verdict: Any, hook: Any) -> None:
-    for k in range(m):
-        rule[k] = np.int32(quads[k] & np.uint64(0xFFFFFFFF))
-    for k in range(m):
-        oif[k] = np.int16(quads[k] >> np.uint64(32) & np.uint64(0xFFFF))
-    for k in range(m):
-        verdict[k] = np.uint8(quads[k] >> np.uint64(48) & np.uint64(0xFF))
-    for k in range(m):
-        hook[k] = np.uint8(quads[k] >> np.uint64(56))
+def _apart(quads: Any, past: Any, given: Any, rule: Any, oif: Any, verdict: Any, hook: Any) -> None:
+    """Four columns out of one number each; egress interfaces are looked at again where some are given."""
+    write(quads, 0, past, rule)
+    write(quads, 32, past and not given, oif)
+    write(quads, 48, past, verdict)
+    write(quads, 56, past, hook)
 
 
 @helper
@@ -281,21 +275,6 @@ def _ends(ends: Any, words: Any, m: Any, first: Any, second: Any, third: Any) ->
         first[k] = ends[at]
         second[k] = ends[at + np.uint64(1)]
         third[k] = ends[at + two]
-
-
-@helper
-def _low(quads: Any, m: Any, out: Any) -> None:
-    for k in range(m):
-        out[k] = np.uint32(quads[k] & np.uint64(0xFFFFFFFF))
-
-
-@helper
-def _rewritten(quads: Any, shift: Any, column: Any, out: Any) -> None:
-    """What NAT writes, 0 for what it leaves."""
-    by = np.uint64(shift)
-    for k in range(len(column)):
-        value = np.uint32(quads[k] >> by & np.uint64(0xFFFFFFFF))
-        out[k] = value if value != np.uint32(0) else column[k]
 
 
 @helper
@@ -339,7 +318,7 @@ def _affected(kinds: Any, words: Any, m: Any, found: Any) -> Any:
 @helper
 def bulk(
     n: Any, program: Any, octets: Any, halves: Any, wides: Any, interfaces: Any, small: Any, trie: Any, steps: Any,
-    cells16: Any, cells32: Any, fates: Any, o: Any, counts: Any, room: Any, hard: Any
+    cells16: Any, cells32: Any, fates: Any, o: Any, counts: Any, room: Any, hard: Any, past: Any
 ) -> Any:
     """Runs a program over n packets -> number of hard packets, whose places it lists.
 
@@ -353,6 +332,7 @@ def bulk(
         counts: int64; packets << 40 | bytes by record, added to.
         room: what passes write for each other.
         hard: room for places of packets, int32; the number that is returned may not be exceeded.
+        past: whether result columns are written past the cache.
     """
     hards = np.int64(0)
     rows, sums = room.rows, room.sums
@@ -433,18 +413,26 @@ def bulk(
             elif op == OP_RANKED:
                 _ranked(fates.leaves[b:], cells32, rows[a:], m, row)
             elif op == OP_VERDICT:
-                _table(fates.verdict[a:], row, m, o.verdict[b0:e])
+                _column(fates.verdict[a:], row, past, found, o.verdict[b0:e])
             elif op == OP_HOOK:
-                _table(fates.hook[a:], row, m, o.hook[b0:e])
+                _column(fates.hook[a:], row, past, found, o.hook[b0:e])
             elif op == OP_RULE:
-                _keeping(fates.rule[a:], np.int32(b), row, m, c != 0, o.rule[b0:e])
+                if c:
+                    _keeping(fates.rule[a:], np.int32(b), row, o.rule[b0:e])
+                else:
+                    _column(fates.rule[a:], row, past, found, o.rule[b0:e])
             elif op == OP_OIF:
-                out = o.oif[b0:e]
-                _keeping(fates.oif[a:], np.int16(b), row, m, c != 0, out)
+                if c:
+                    _keeping(fates.oif[a:], np.int16(b), row, o.oif[b0:e])
+                else:
+                    _column(fates.oif[a:], row, past and not d, found, o.oif[b0:e])
                 if d:
-                    _as_given(interfaces[COL_OIF][b0:e], np.int16(program[p, P_E]), out)
+                    _as_given(interfaces[COL_OIF][b0:e], np.int16(program[p, P_E]), o.oif[b0:e])
             elif op == OP_WALKED:
-                _added(fates.walked[a:], row, m, b != 0, o.walked[b0:e])
+                if b:
+                    _added(fates.walked[a:], row, o.walked[b0:e])
+                else:
+                    _column(fates.walked[a:], row, past, found, o.walked[b0:e])
             elif op == OP_COPY:
                 if a == COL_DST:
                     _copy(wides[COL_DST][b0:e], o.dst[b0:e])
@@ -455,7 +443,8 @@ def bulk(
                 elif a == COL_DPORT:
                     _copy(halves[1][b0:e], o.dport[b0:e])
             elif op == OP_FATES:
-                _fates(fates.packed[a:], row, m, quads, o.rule[b0:e], o.oif[b0:e], o.verdict[b0:e], o.hook[b0:e])
+                _table(fates.packed[a:], row, m, quads)
+                _apart(quads, past, d != 0, o.rule[b0:e], o.oif[b0:e], o.verdict[b0:e], o.hook[b0:e])
                 if d:
                     _as_given(interfaces[COL_OIF][b0:e], np.int16(b), o.oif[b0:e])
             elif op == OP_ENDS:
@@ -463,12 +452,12 @@ def bulk(
                     f = min(k + SHORT, m)
                     g, h = b0 + k, b0 + f
                     _ends(fates.ends[4 * a:], row[k:f], f - k, quads, more, third)
-                    _apart(quads, f - k, o.rule[g:h], o.oif[g:h], o.verdict[g:h], o.hook[g:h])
-                    _low(more, f - k, o.walked[g:h])
+                    _apart(quads, past, d != 0, o.rule[g:h], o.oif[g:h], o.verdict[g:h], o.hook[g:h])
+                    write(more, 0, past, o.walked[g:h])
                     if c:
-                        _rewritten(more, 32, wides[COL_SRC][g:h], o.src[g:h])
-                        _rewritten(third, 0, wides[COL_DST][g:h], o.dst[g:h])
-                        _rewritten(third, 32, halves[1][g:h], o.dport[g:h])
+                        rewrite(more, 32, wides[COL_SRC][g:h], past, o.src[g:h])
+                        rewrite(third, 0, wides[COL_DST][g:h], past, o.dst[g:h])
+                        rewrite(third, 32, halves[1][g:h], past, o.dport[g:h])
                 if d:
                     _as_given(interfaces[COL_OIF][b0:e], np.int16(c), o.oif[b0:e])
             elif op == OP_WALKED_BOTH:
@@ -506,4 +495,6 @@ def bulk(
                         if b & 2:
                             dport[at] = port
                         dport_row[at] = dnat[r, 3]
+    if past:
+        fence()
     return hards

@@ -13,9 +13,11 @@ from fastpath.compiler import fused
 from fastpath.engine import Engine
 from fastpath.engine import compile as compile_host
 from fastpath.host.model import Host
+from fastpath.kernels.layout import OP_PAGED, OP_ROOTS
 from fastpath.packets import PacketBatch
 from fastpath.packets.schema import PACKET_COLUMNS, Verdict
 from tests.strategies import edge_packets
+from tests.unit.test_bulk import takes
 from tests.unit.reference_host import make_host
 
 DATA = Path(__file__).parents[2] / "data" / "hosts"
@@ -62,6 +64,7 @@ def test_published_ports() -> None:
     host = make_host(nat=PUBLISHED, filter=FORWARDED)
     packets = edge_packets(host, 900 if COMPILED else 150, 1)
     engine = all_ways(host, packets)
+    assert takes(engine, OP_ROOTS) and takes(engine, OP_PAGED), "pages for what arrives, and for what the host makes"
     found = engine.evaluate(packets)
     rewritten = found.dst != packets.column("dst")
     assert rewritten.any() and (found.dport[rewritten] != packets.column("dport")[rewritten]).any()
