@@ -17,8 +17,8 @@ from fastpath.kernels.layout import OP_PAGED, OP_ROOTS
 from fastpath.packets import PacketBatch
 from fastpath.packets.schema import PACKET_COLUMNS, Verdict
 from tests.strategies import edge_packets
-from tests.unit.test_bulk import takes
 from tests.unit.reference_host import make_host
+from tests.unit.test_bulk import takes
 
 DATA = Path(__file__).parents[2] / "data" / "hosts"
 COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
