@@ -459,7 +459,7 @@ def bulk(
                         rewrite(third, 0, wides[COL_DST][g:h], past, o.dst[g:h])
                         rewrite(third, 32, halves[1][g:h], past, o.dport[g:h])
                 if d:
-                    _as_given(interfaces[COL_OIF][b0:e], np.int16(c), o.oif[b0:e])
+                    _as_given(interfaces[COL_OIF][b0:e], np.int16(b), o.oif[b0:e])
             elif op == OP_WALKED_BOTH:
                 _walked(fates.walked[b:], fates.walked[c:], rows[a], row, m, o.walked[b0:e])
             elif op == OP_COUNT:

@@ -208,16 +208,23 @@ def test_what_nat_changed_is_seen_behind() -> None:
     assert hard(engine, packets) == 0
 
 
-def test_given_egress_interfaces_show_as_given() -> None:
-    engine = compile_host(PLAIN)
+@pytest.mark.parametrize("chain", [None, "FORWARD"])
+def test_given_egress_interfaces_show_as_given(chain: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All columns and some, written through the cache and past it."""
+    engine = compile_host(PLAIN, table=chain and "filter", chain=chain)
     packets = edge_packets(PLAIN, 400, 11)
     arriving = packets.take(packets.column("iif") != packets.interfaces.index("local"))
     columns = {c.name: arriving.column(c.name) for c in PACKET_COLUMNS if c.name != "oif"}
     for oif in ("eth0", np.where(np.arange(len(arriving)) % 2, "docker0", "nobody0")):
         batch = PacketBatch.from_columns({**columns, "oif": oif}, len(arriving), interfaces=arriving.interfaces)
         found = check(engine, batch)
-        out = found.verdict == Verdict.FORWARD
+        out = found.verdict == (Verdict.FORWARD if chain is None else Verdict.ACCEPT)
         assert out.any() and np.array_equal(found.oif[out], batch.column("oif")[out])
+        for past in (0, bulk.PAST):
+            monkeypatch.setattr(bulk, "PAST", past)
+            monkeypatch.setattr(memory, "SMALLEST", 1 if past == 0 else 1 << 20)
+            for names in (["oif"], ["verdict", "hook", "rule", "oif"], None):
+                assert np.array_equal(engine.evaluate(batch, columns=names).oif, found.oif)
 
 
 # ------------------------------------------------------------------------------------------- programs met before
