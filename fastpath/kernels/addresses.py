@@ -61,9 +61,13 @@ def page_words(words: Any, split: Any, last: Any, column: Any, row: Any) -> None
         row: where the last pages for each value begin in `last`, written over.
     """
     high, low, spacing = np.uint32(split & 255), np.uint32(split >> 8 & 255), np.uint32(split >> 16)
-    middle = words[1 << 32 - np.int64(high):]
-    for k in range(len(column)):
-        row[k] = page_class(words, middle, last, row[k], high, low, spacing, column[k])
+    middle, zero = words[1 << 32 - np.int64(high):], np.uint32(0)
+    if spacing == 0:
+        for k in range(len(column)):
+            row[k] = page_class(words, middle, last, row[k], high, low, zero, column[k])
+    else:
+        for k in range(len(column)):
+            row[k] = page_class(words, middle, last, row[k], high, low, spacing, column[k])
 
 
 @helper

@@ -278,6 +278,20 @@ def _ends(ends: Any, words: Any, m: Any, first: Any, second: Any, third: Any) ->
 
 
 @helper
+def _hard(quads: Any, m: Any, first: Any, hard: Any, hards: Any) -> Any:
+    """Lists the packets that the general kernel must do, from the highest bits -> the number of all that are listed."""
+    by, some = np.uint64(48), np.uint64(0)
+    for k in range(m):
+        some |= quads[k]
+    if some >> by:
+        for k in range(m):
+            if quads[k] >> by:
+                hard[hards] = first + k
+                hards += 1
+    return hards
+
+
+@helper
 def _addresses(addresses: Any, words: Any, quads: Any, column: Any, out: Any) -> None:
     """Addresses after NAT: bits that stay are in the high half of what a record says, the others in the low."""
     _table(addresses, words, len(column), quads)
@@ -454,6 +468,8 @@ def bulk(
                     _ends(fates.ends[4 * a:], row[k:f], f - k, quads, more, third)
                     _apart(quads, past, d != 0, o.rule[g:h], o.oif[g:h], o.verdict[g:h], o.hook[g:h])
                     write(more, 0, past, o.walked[g:h])
+                    if program[p, P_E]:
+                        hards = _hard(third, f - k, g, hard, hards)
                     if c:
                         rewrite(more, 32, wides[COL_SRC][g:h], past, o.src[g:h])
                         rewrite(third, 0, wides[COL_DST][g:h], past, o.dst[g:h])

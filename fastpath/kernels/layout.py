@@ -118,7 +118,8 @@ class Fates(NamedTuple):
         verdict, hook, rule, oif, walked: what result columns show.
         packed: rule, oif, verdict and hook as one uint64 from the lowest bits on, of 32, 16, 8 and 8 bits.
         ends: for each record `packed`; walked and source address, 32 bits each; destination address and port, 32 and 16
-            bits; nothing. Addresses and ports are 0 where NAT leaves them. uint64, flat.
+            bits, and 16 more that are not 0 for hard records; nothing. Addresses and ports are 0 where NAT leaves them.
+            uint64, flat.
         kind: FATE_DNAT, FATE_HARD for what the general kernel must do, FATE_PLAIN for all else.
         dnat: address, its class, port and its class, -1 for no port; int64 of shape (records, 4).
         source, target: addresses after NAT, uint64: bits of the packet's that stay in the high half, others in the low;

@@ -42,7 +42,10 @@ class Program(Ways):
         passes, self.passes = self.passes, []
         for where in self.affects:
             passes[where][3] |= ("dst" in wanted) * 1 | ("dport" in wanted) * 2
-        if not {"dst", "dport"} & set(wanted):
+        listing = self.plan.fused and set(wanted) >= FATES  # then the pass of all columns lists hard packets
+        if listing:
+            passes = [p for number, p in enumerate(passes) if number not in self.affects]
+        elif not {"dst", "dport"} & set(wanted):
             passes = [p for number, p in enumerate(passes) if number not in self.for_results]
         by_record = {"src", *(("dst", "dport") if self.plan.fused else ())}
         for name in at.COPIED:
@@ -68,7 +71,7 @@ class Program(Ways):
         if len(records) == 1 and set(wanted) >= FATES:
             self.ends = True
             nat = len(rewritten) == 3
-            self.add(at.OP_ENDS, records[0], 0, AS_GIVEN, int(nat), given)
+            self.add(at.OP_ENDS, records[0], 0, AS_GIVEN, int(nat), given, int(listing))
             rewritten -= rewritten if nat else set()
         else:
             self.fate_columns(records, wanted, given)
@@ -148,7 +151,7 @@ class Program(Ways):
                     np.where(means[name] >> half == 0, means[name] & low, 0) for name in ("source", "target"))
                 port = np.where(means["port"] <= 0xFFFF, means["port"], 0).astype(np.uint64)
                 ends[:, 1] |= source << half
-                ends[:, 2] = target | port << half
+                ends[:, 2] = target | port << half | (means["kind"] == at.FATE_HARD).astype(np.uint64) << np.uint64(48)
         enter = self.enter[0] if len(self.enter) == 1 else np.concatenate(self.enter)
         return at.Fates(
             packed=read_only(in_large_pages(packed)), ends=read_only(in_large_pages(ends.reshape(-1))),
