@@ -124,7 +124,7 @@ def run_bulk(
         spare.append(worker)
 
     threads = threads or os.cpu_count() or 1
-    step = min(LARGEST, max(SMALLEST, -(-n // (4 * threads)))) if threads > 1 else LARGEST
+    step = min(LARGEST, max(SMALLEST, -(-n // (8 * threads)))) if threads > 1 else LARGEST
     step = -(-step // at.BULK_BLOCK) * at.BULK_BLOCK
     chunks = [(a, min(a + step, n)) for a in range(0, n, step)]
     if min(len(chunks), threads) <= 1:

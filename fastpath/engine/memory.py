@@ -78,6 +78,8 @@ def empty(n: int, dtype: str) -> Array:
 
 def full(n: int, value: int, dtype: str) -> Array:
     """An array of shape (n,) of one value."""
+    if value == 0:
+        return np.zeros(n, dtype)  # which the operating system gives without a touch
     found = empty(n, dtype)
     found[:] = value
     return found

@@ -20,6 +20,10 @@ class UnsuitableError(Exception):
     """The tables look at something that the bulk kernel does not read."""
 
 
+FEW = 1 << 12
+"""Packets among which some with a state that is AUTO are looked for first."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """What a program depends on in a batch; packets of one kind have one program.
@@ -39,7 +43,8 @@ class Kind:
         constants = tuple(packets.constant(c.name) for c in PACKET_COLUMNS)
         least = packets.constant("state")
         if least is None and "state" in compiled.columns:
-            least = int(packets.column("state").min(initial=max(State)))
+            states = packets.column("state")
+            least = State.AUTO if (states[:FEW] == State.AUTO).any() else int(states.min(initial=max(State)))
         return cls(packets.interfaces, constants, least == State.AUTO)
 
 
