@@ -599,9 +599,13 @@ def compile_stages(
     plans = plan(stages, config)
     meter.stages({p.stage.name: len(p.machine.terms) + 20 for p in plans})
     diagrams: dict[str, diagram.Diagram | None] = {}
+    tried: tuple[int, frozenset[Field]] | None = None
     for limit in dict.fromkeys((config.max_product, min(config.max_product, SMALLER_PRODUCT))):
         left = [p for p in plans if p.diagram and diagrams.get(p.stage.name) is None]
         products.begin([p.machine for p in left], limit)
+        before, tried = tried, (len(left), frozenset(products.level.fields if products.level is not None else ()))
+        if tried == before:
+            break  # the same product again
         weights = _weights([p.machine for p in left])
         found_here = False
         for planned in left:
@@ -709,8 +713,10 @@ def _diagram(
     first = [plain[f] for f in alone if f == Field("dst")]
     rest = [plain[f] for f in sorted(alone, key=lambda f: (-weights[f], f)) if f != Field("dst")]
     middle = [merged] if merged is not None else []
+    product_first = merged is not None and len(first) > 0 and len(merged.members) > len(first[0].members)
     best: diagram.Diagram | None = None
-    for order in ([*first, *middle, *rest], [*middle, *first, *rest])[:2 if first and middle else 1]:
+    orders = [[*first, *middle, *rest], [*middle, *first, *rest]] if first and middle else [[*first, *middle, *rest]]
+    for order in reversed(orders) if product_first else orders:
         limit = most_words if best is None else len(best.rows)
         try:
             found = diagram.build(
@@ -718,7 +724,7 @@ def _diagram(
                 progress=lambda part: meter.stage(machine.stage.name, 0.9 * part),
             )
         except TooLargeError:
-            if best is None and len(machine.terms) > MANY_TERMS:
+            if best is None and (small or len(machine.terms) > MANY_TERMS):
                 return None
             continue
         if best is None or len(found.rows) < len(best.rows):

@@ -72,6 +72,7 @@ from fastpath.kernels.layout import (
     OP_WALKED,
     OP_WALKED_BOTH,
     OP_WORD,
+    OP_WORDS,
 )
 from fastpath.kernels.narrow import NARROW, add_up
 from fastpath.kernels.stream import fence, rewrite, write
@@ -369,6 +370,8 @@ def bulk(
                     page_words(cells16[b:], c, fates.paged, wides[a][b0:e], row)
                 else:
                     page_classes(cells16[b:], c, fates.paged, wides[a][b0:e], row)
+            elif op == OP_WORDS:
+                _table(fates.paged, sums, m, row)
             elif op == OP_ROOTS:
                 _roots(interfaces[COL_IIF][b0:e], a, b, c, row)
             elif op == OP_BYTE:

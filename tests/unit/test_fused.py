@@ -13,7 +13,7 @@ from fastpath.compiler import fused
 from fastpath.engine import Engine
 from fastpath.engine import compile as compile_host
 from fastpath.host.model import Host
-from fastpath.kernels.layout import OP_PAGED, OP_ROOTS
+from fastpath.kernels.layout import OP_PAGED, OP_ROOTS, OP_WORDS
 from fastpath.packets import PacketBatch
 from fastpath.packets.schema import PACKET_COLUMNS, Verdict
 from tests.strategies import edge_packets
@@ -64,12 +64,32 @@ def test_published_ports() -> None:
     host = make_host(nat=PUBLISHED, filter=FORWARDED)
     packets = edge_packets(host, 900 if COMPILED else 150, 1)
     engine = all_ways(host, packets)
-    assert takes(engine, OP_ROOTS) and takes(engine, OP_PAGED), "pages for what arrives, and for what the host makes"
     found = engine.evaluate(packets)
     rewritten = found.dst != packets.column("dst")
     assert rewritten.any() and (found.dport[rewritten] != packets.column("dport")[rewritten]).any()
     assert (found.dport[rewritten] == packets.column("dport")[rewritten]).any()
     assert {Verdict(v) for v in found.verdict[rewritten]} >= {Verdict.FORWARD, Verdict.REJECT, Verdict.DROP}
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(("containers", "ops"), [(3, {OP_WORDS}), (80, {OP_ROOTS, OP_PAGED})])
+def test_words_behind_a_first_level_of_two_roots(containers: int, ops: set[int]) -> None:
+    """The larger level comes first, small fields or addresses; each has words for what arrives, and behind them those
+    for what the host makes."""
+    addresses = [f"172.17.0.{i + 2}" for i in range(containers)]
+    host = make_host(
+        nat="".join(
+            f"-A PREROUTING -d 192.0.2.10 -p tcp --dport {8000 + i} -j DNAT --to-destination {a}:80\n"
+            for i, a in enumerate(addresses)),
+        filter="".join(f"-A FORWARD -d {a} -p tcp --dport 80 -j ACCEPT\n" for a in addresses) + "-P FORWARD DROP")
+    packets = edge_packets(host, 500 if COMPILED else 100, 8)
+    local = packets.column("iif") == packets.interfaces.index("local")
+    assert local.any() and not local.all()
+    engine = all_ways(host, packets)
+    assert {op for op in (OP_WORDS, OP_ROOTS, OP_PAGED) if takes(engine, op)} == ops
+    for rows in (local, ~local):
+        assert not engine.evaluate(packets.take(rows)).differences(all_ways(host, packets.take(rows)).evaluate(
+            packets.take(rows)))
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,12 @@ class Classes(Passes):
 
     def sum(self, row: int, parts: list[_Part], whole: int | None) -> int:
         """Adds up what the parts come to, and looks it up in the product's table from `whole` on, if there is one."""
+        place = self.add_parts(parts, whole)
+        return self.add(at.OP_CLASSES, row, -1 if place is None else place)
+
+    def add_parts(self, parts: list[_Part], whole: int | None) -> int | None:
+        """Adds the passes that add up what the parts come to -> where in the product's table the sums begin, None where
+        they are classes."""
         for p in parts:
             if p.fixed is not None and whole is not None:
                 whole += int(p.table[p.fixed])
@@ -181,7 +187,7 @@ class Classes(Passes):
         if whole is not None and most < NARROW:
             self.sums(self.arrays["maps"][whole:whole + most + 1])
             whole = None
-        return self.add(at.OP_CLASSES, row, -1 if whole is None else whole)
+        return whole
 
     def addend(self, name: str, table: Array, *, plus: bool) -> None:
         """Adds the pass that begins the sums with what a column comes to, or adds it."""

@@ -61,7 +61,7 @@ class Passes:
         ids, names: interface ids of the packets' codes, codes of ids (``engine.names``).
         passes: operation, row written and six operands each (``kernels.layout.OP_*``).
         small, enter: parts of the tables that passes index.
-        paged: the last pages of the map of an address, where words of the first level are looked up in them.
+        paged: what words of the first level are looked up in.
         rows: rows of room that the passes need.
         row_of: the row that holds the classes of a field.
         read: the packet columns that passes read.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastpath.compiler.bulk import Place
 from fastpath.compiler.diagram import TESTS
-from fastpath.engine.program.classes import WIDE_OF, Classes
+from fastpath.engine.program.classes import MOST_SUM, WIDE_OF, Classes
 from fastpath.kernels import layout as at
 from fastpath.packets.schema import LOCAL
 
@@ -106,27 +106,46 @@ class Ways(Classes):
             self.add(at.OP_STEP, words, row, place.base, 0, 0, 0, first if slot == place.levels[0] else -1)
 
     def paged_words(self, words: int, place: Place, local: int | None) -> bool:
-        """Adds the passes of a first level if it is that of an address whose classes nothing else looks at: its pages
-        hold the words behind the level then, one set of them for each root.
+        """Adds the passes of a first level if it is that of an address, or a product, whose classes nothing else looks
+        at: its pages, or its table, hold the words behind the level then, one set of them for each root.
 
         Args:
             local: the interface code of packets that begin at the second root, None where there is but one.
         """
         slot = place.levels[0] if place.levels else 0
         found = self.fields[slot]
-        base = int(found[at.F_BASE])
-        if not all(root & TESTS for root in place.roots) or found[at.F_KIND] != at.K_PAGES or base not in WIDE_OF:
+        base, kind = int(found[at.F_BASE]), int(found[at.F_KIND])
+        if not place.levels or not all(root & TESTS for root in place.roots):
             return False
         if slot in self.row_of or self.slots(self.plan.places)[slot] > 1 or self.fixed_class(slot) is not None:
             return False
+        rows = [self.plan.steps[place.base + (root & TESTS - 1):] for root in place.roots]
+        if kind == at.K_PRODUCT:
+            return self.summed_words(words, found, rows, local)
+        if kind != at.K_PAGES or base not in WIDE_OF:
+            return False
         last, size = int(found[at.F_LAST]), int(found[at.F_WORDS])
         pages = self.arrays["cells16"][last:last + size]
-        rows = [self.plan.steps[place.base + (root & TESTS - 1):] for root in place.roots]
         self.paged = np.concatenate([row[pages] for row in rows])
         if local is not None:
             self.add(at.OP_ROOTS, words, local, size, 0)
         column = at.WIDES.index(self.column(WIDE_OF[base]))
         self.add(at.OP_PAGED, words, column, int(found[at.F_TABLE]), int(found[at.F_SPLIT]), int(local is not None))
+        return True
+
+    def summed_words(self, words: int, found: Array, rows: list[Array], local: int | None) -> bool:
+        """As :meth:`paged_words` for a product of small fields: the words are looked up by the sums."""
+        size = int(found[at.F_EXTRA])
+        if size * len(rows) > MOST_SUM:
+            return False
+        place = self.add_parts(self.parts(found), int(found[at.F_TABLE]))
+        classes = np.arange(int(found[at.F_CLASSES]))
+        if place is not None:
+            classes = self.arrays["maps"][place:int(found[at.F_TABLE]) + size]
+        self.paged = np.concatenate([row[classes] for row in rows])
+        if local is not None:
+            self.addend("iif", np.where(np.arange(len(self.ids)) == local + 1, len(classes), 0), plus=True)
+        self.add(at.OP_WORDS, words)
         return True
 
     def local(self) -> int | None:
