@@ -111,11 +111,13 @@ def test_what_would_be_too_large_stays_apart(limit: str, monkeypatch: pytest.Mon
     all_ways(host, edge_packets(host, 200, 5), expect=False)
 
 
+@pytest.mark.parametrize("asked", ["-p udp --dport 53", "-s 198.51.100.0/24"])
 @pytest.mark.parametrize("protocol", ["icmp", "dccp"])
-def test_ports_of_protocols_that_have_none_for_nat(protocol: str) -> None:
+def test_ports_of_protocols_that_have_none_for_nat(protocol: str, asked: str) -> None:
+    """Also where no rule asks for ports, and so nothing tells their classes apart."""
     host = make_host(
-        nat=f"-A PREROUTING -p {protocol} -j REDIRECT --to-ports 53",
-        filter="-A INPUT -p udp --dport 53 -j DROP",
+        nat=f"-A PREROUTING -i eth0 -p {protocol} -j REDIRECT --to-ports 53",
+        filter=f"-A INPUT {asked} -j DROP",
     )
     all_ways(host, edge_packets(host, 200, 6), expect=False)
 
