@@ -159,6 +159,7 @@ class _Fusion:
         words = [np.unique(np.array(roots, np.int64))]
         below: list[Array] = []
         for slot in self.first:
+            self.spend(len(words[-1]) * self.classes(slot))
             below.append(self.step(words[-1][:, None], np.arange(self.classes(slot))).astype(np.int64))
             words.append(np.unique(below[-1]))
         found = [{int(record): self.kind_of[record:record + 1] for record in words[-1]}]
