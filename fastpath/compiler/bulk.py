@@ -188,10 +188,11 @@ class _Planner:
         plan = self.plan
         kind, dnat = plan.columns["kind"][:first.size], plan.columns["dnat"][:first.size]
         rewrites = kind == FATE_DNAT
+        ports = rewrites & (dnat[:, 2] >= 0)
         found = fuse(
             self.arrays, plan.steps, first.levels, first.roots, second.levels,
             _common([list(first.levels), list(second.levels)]), plan.enter[:first.size],
-            np.where(rewrites, dnat[:, 1], -1), np.where(rewrites & (dnat[:, 2] >= 0), dnat[:, 3], -1))
+            np.where(rewrites, dnat[:, 1], -1), np.where(ports, dnat[:, 3], -1), ports)
         if found is None:
             return
         of_second = np.append(second.records[0], -1)

@@ -69,7 +69,7 @@ class Fused:
 
 def fuse(
     arrays: dict[str, Array], steps: Array, first: Sequence[int], roots: Sequence[int], second: Sequence[int],
-    levels: Sequence[int], enter: Array, dst: Array, dport: Array,
+    levels: Sequence[int], enter: Array, dst: Array, dport: Array, ports: Array,
 ) -> Fused | None:
     """The diagram of two places, None where it would be too large, or where NAT of ports depends on the packet.
 
@@ -80,12 +80,13 @@ def fuse(
         roots: words that packets begin with.
         levels: slots in which those of both are contained in order.
         enter: for each record of the first place the word of the second one that it leads to, shape (records,).
-        dst, dport: classes of address and port that a record rewrites, -1 where it leaves them.
+        dst, dport: classes of address and port that a record rewrites, -1 where it leaves them, or nothing looks.
+        ports: whether a record rewrites the port, which it does for some protocols only.
     """
     if len(set(levels)) < len(levels):
         return None
     try:
-        return _Fusion(arrays, steps, first, second, enter, dst, dport).run(roots, levels)
+        return _Fusion(arrays, steps, first, second, enter, dst, dport, ports).run(roots, levels)
     except _TooLargeError:
         return None
 
@@ -102,18 +103,18 @@ class _Fusion:
     """Makes a diagram level by level, from the roots on.
 
     Records of the first place that lead on in the same way, by the word of the second place and the classes of what NAT
-    rewrites, are of one *kind*.
+    rewrites, are of one *kind*; whether they rewrite a port counts too where nothing asks for its class.
     """
 
     def __init__(
         self, arrays: dict[str, Array], steps: Array, first: Sequence[int], second: Sequence[int], enter: Array,
-        dst: Array, dport: Array,
+        dst: Array, dport: Array, ports: Array,
     ) -> None:
         self.arrays, self.steps, self.first, self.second = arrays, steps, first, second
         kinds, of_record = np.unique(
-            np.stack([enter.astype(np.int64), dst, dport], axis=1), axis=0, return_inverse=True)
+            np.stack([enter.astype(np.int64), dst, dport, ports], axis=1), axis=0, return_inverse=True)
         self.kind_of = of_record.reshape(-1)
-        self.enter, self.ports = kinds[:, 0].astype(np.uint32), kinds[:, 2] >= 0
+        self.enter, self.ports = kinds[:, 0].astype(np.uint32), kinds[:, 3] > 0
         self.rewritten = {}
         for column, which, base in ((1, P_DST_SLOT, B_DST), (2, P_DPORT_SLOT, B_DPORT)):
             slot = int(arrays["params"][which])
@@ -158,6 +159,7 @@ class _Fusion:
         words = [np.unique(np.array(roots, np.int64))]
         below: list[Array] = []
         for slot in self.first:
+            self.spend(len(words[-1]) * self.classes(slot))
             below.append(self.step(words[-1][:, None], np.arange(self.classes(slot))).astype(np.int64))
             words.append(np.unique(below[-1]))
         found = [{int(record): self.kind_of[record:record + 1] for record in words[-1]}]

@@ -103,7 +103,7 @@ def evaluate(n: Any, c: Any, t: Any, o: Any, ids: Any, names: Any, force: Any, f
     """
     fields = t.fields.shape[0]
     n_stages = t.stages.shape[0]
-    classes = np.zeros((fields, BLOCK), np.uint32)
+    classes = np.zeros((max(1, fields), BLOCK), np.uint32)
     aux = np.zeros((A_ROWS, BLOCK), np.uint32)
     words = np.empty(BLOCK, np.uint32)
     rest, places = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -340,6 +341,17 @@ def test_chains_alone() -> None:
         found = compile_host(PLAIN, table="filter", chain=chain).evaluate(packets)
         assert verdicts(found) == expected
         check_equal(found, evaluate(PLAIN, packets, table="filter", chain=chain))
+
+
+def test_a_chain_without_tests_alone() -> None:
+    """No field is looked at, by either kernel."""
+    host = make_host(filter="-A INPUT -j ACCEPT")
+    packets = batch({"dport": 80}, {"proto": "udp"})
+    expected = evaluate(host, packets, table="filter", chain="INPUT")
+    engine = compile_host(host, table="filter", chain="INPUT")
+    check_equal(engine.evaluate(packets), expected)
+    with patch("fastpath.engine.core.run_bulk", return_value=None):
+        check_equal(engine.evaluate(packets), expected)
 
 
 @pytest.mark.parametrize("name", ["docker28-seed", "docker20-seed"])

@@ -131,11 +131,20 @@ def test_what_would_be_too_large_stays_apart(limit: str, monkeypatch: pytest.Mon
     all_ways(host, edge_packets(host, 200, 5), expect=False)
 
 
+def test_words_of_the_first_place_are_counted_before_they_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "MOST_WORK", 0)
+    host = make_host(nat=PUBLISHED, filter=FORWARDED)
+    with patch("fastpath.compiler.fused._Fusion.step", side_effect=AssertionError("looked at")):
+        all_ways(host, edge_packets(host, 50, 5), expect=False)
+
+
+@pytest.mark.parametrize("asked", ["-p udp --dport 53", "-s 198.51.100.0/24"])
 @pytest.mark.parametrize("protocol", ["icmp", "dccp"])
-def test_ports_of_protocols_that_have_none_for_nat(protocol: str) -> None:
+def test_ports_of_protocols_that_have_none_for_nat(protocol: str, asked: str) -> None:
+    """Also where no rule asks for ports, and so nothing tells their classes apart."""
     host = make_host(
-        nat=f"-A PREROUTING -p {protocol} -j REDIRECT --to-ports 53",
-        filter="-A INPUT -p udp --dport 53 -j DROP",
+        nat=f"-A PREROUTING -i eth0 -p {protocol} -j REDIRECT --to-ports 53",
+        filter=f"-A INPUT {asked} -j DROP",
     )
     all_ways(host, edge_packets(host, 200, 6), expect=False)
 
