@@ -2,7 +2,7 @@
 
 AVX-512 VBMI picks 64 bytes out of 128 in registers by one instruction: a look-up of 16 bits takes 0.04 ns a packet,
 where a load for each takes 0.3. Other processors pick out of 16 bytes. A table is 16 rows of 16 entries to them, by
-the upper four bits of an index, and few rows differ: states have one, 40 interfaces three, protocols three or four.
+the upper four bits of an index, and few rows differ: states have one, 50 interfaces four, protocols and TCP flags two.
 Each row is looked up for all packets, and found only by those whose row it is: 0.02 ns for each. LLVM finds neither by
 itself, so they are written in its own words. For larger tables, for the packets that are left over, and where numba
 checks bounds or compiles nothing, a loop does it.
@@ -38,7 +38,6 @@ ROW = 16
 
 OF_ROW = 3 * ROW // 2
 """Numbers of 16 bits that say what a row comes to."""
-
 
 
 @dataclass(frozen=True)
@@ -193,11 +192,13 @@ def features() -> set[str]:
 
 _config: Any = numba.config
 _features = set() if _config.DISABLE_JIT or _config.BOUNDSCHECK else features()
-_PICKS = {"+avx512bw", "+avx512vbmi"} <= _features
-SHUFFLE = None if _PICKS else next((SHUFFLES[f] for f in SHUFFLES if f in _features), None)
-"""What tables are looked up by, row after row."""
+PICKS = {"+avx512bw", "+avx512vbmi"} <= _features
+"""Whether all tables are looked up by picks of VBMI."""
 
-_begun: Any = vectors(picks) if _PICKS else vectors(shuffles, SHUFFLE) if SHUFFLE else _in_no_vectors
+SHUFFLE = None if PICKS else next((SHUFFLES[f] for f in SHUFFLES if f in _features), None)
+"""What they are looked up by otherwise, row after row."""
+
+_begun: Any = vectors(picks) if PICKS else vectors(shuffles, SHUFFLE) if SHUFFLE else _in_no_vectors
 
 
 def prepared(table: Array) -> Array:
@@ -211,7 +212,7 @@ def prepared(table: Array) -> Array:
 
 def in_vectors(table: Array) -> bool:
     """Whether :func:`add_up` looks more than what is left over up in vectors."""
-    return len(table) <= NARROW + 1 and (_PICKS or (SHUFFLE is not None and bool(prepared(table)[NARROW + 1])))
+    return len(table) <= NARROW + 1 and (PICKS or (SHUFFLE is not None and bool(prepared(table)[NARROW + 1])))
 
 
 def rows_of(table: Array, most: int) -> Array:
