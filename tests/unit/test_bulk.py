@@ -13,9 +13,12 @@ from fastpath.compiler.config import STRUCTURES, Config, Structure
 from fastpath.engine import Engine, bulk, memory
 from fastpath.engine import compile as compile_host
 from fastpath.engine.bulk import run_bulk
+from fastpath.engine.program.ready import Ready
 from fastpath.host.model import Host
+from fastpath.kernels import narrow
 from fastpath.kernels.counts import add_counts
-from fastpath.kernels.layout import BULK_BLOCK, OP_PAGED
+from fastpath.kernels.layout import BULK_BLOCK, OP_BYTE, OP_CODE, OP_PAGED, OP_SUMS
+from fastpath.kernels.narrow import NARROW
 from fastpath.packets import PacketBatch, Result
 from fastpath.packets.result import COLUMNS
 from fastpath.packets.schema import LOCAL, PACKET_COLUMNS, Verdict
@@ -150,6 +153,28 @@ def test_many_protocols_beside_states(count: int) -> None:
     assert (packets.column("state") == 0).any()
     check(compile_host(host), packets)
     assert hard(compile_host(host), packets) == 0
+
+
+def test_small_tables_are_made_for_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tables are looked up by rows, all of 256 entries have theirs behind them, in whatever pass."""
+    monkeypatch.setattr(narrow, "PICKS", False)
+    monkeypatch.setattr(narrow, "SHUFFLE", narrow.SHUFFLES["+avx2"])
+    engine, packets = compile_host(PLAIN), edge_packets(PLAIN, 300, 6)
+    check(engine, packets)
+    check(engine, packets.take(packets.column("state") != 0))
+    seen = set()
+    for program in of_engine(engine).values():
+        assert isinstance(program, Ready)
+        for op, _, *operands in program.passes.tolist():
+            where = {OP_BYTE: operands[1], OP_CODE: operands[1], OP_SUMS: operands[0]}.get(op)
+            mask = {OP_CODE: operands[3], OP_SUMS: operands[1]}.get(op, NARROW)
+            if where is None or mask != NARROW:
+                continue
+            table, rows = np.split(program.small[where:], [NARROW + 1])
+            expected = narrow.rows_of(table, 12)
+            assert np.array_equal(rows[:len(expected)], expected)
+            seen.add(op)
+    assert seen == {OP_BYTE, OP_CODE, OP_SUMS}
 
 
 @pytest.mark.kernels

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fastpath.compiler.bulk import untouched
 from fastpath.engine.program.passes import Passes, UnsuitableError
 from fastpath.kernels import layout as at
+from fastpath.kernels.narrow import NARROW, WIDE, in_vectors, prepared
 
 Array = npt.NDArray[Any]
 
@@ -25,9 +26,6 @@ OCTET_OF = {
 HALF_OF = {at.B_SPORT: "sport", at.B_DPORT: "dport", at.B_LENGTH: "length"}
 WIDE_OF = {at.B_SRC: "src", at.B_DST: "dst", at.B_MARK: "mark", at.B_UID: "uid", at.B_GID: "gid"}
 CODE_OF = {at.B_IIF: "iif", at.B_OIF: "oif"}
-NARROW = 256
-"""Entries of a table for the lowest byte of a value."""
-
 MOST_SUM = (1 << 16) - 1
 INVALID, NEW = at.CT_INVALID, 0
 
@@ -184,8 +182,8 @@ class Classes(Passes):
         for name, table in moving.items():
             self.addend(name, table, plus=plus)
             plus = True
-        if whole is not None and most < NARROW:
-            self.sums(self.arrays["maps"][whole:whole + most + 1])
+        if whole is not None and in_vectors(of_sum := self.arrays["maps"][whole:whole + most + 1]):
+            self.sums(of_sum)
             whole = None
         return whole
 
@@ -193,16 +191,16 @@ class Classes(Passes):
         """Adds the pass that begins the sums with what a column comes to, or adds it."""
         self.column(name)
         if name in at.OCTETS:
-            self.add(at.OP_BYTE, 0, self.octet(name), self.add_small(filled(table)), int(plus))
+            self.add(at.OP_BYTE, 0, self.octet(name), self.add_small(prepared(table)), int(plus))
             return
         mask = mask_for(len(table))
         spread = np.zeros(mask + 1, np.uint16)
         spread[np.arange(-1, len(table) - 1) & mask] = table
-        self.add(at.OP_CODE, 0, int(name == "oif"), self.add_small(spread), int(plus), mask)
+        self.add(at.OP_CODE, 0, int(name == "oif"), self.add_small(prepared(spread)), int(plus), mask)
 
     def sums(self, table: Array) -> None:
         """Adds the pass that looks the sums up."""
-        self.add(at.OP_SUMS, 0, self.add_small(filled(table)), mask_for(len(table)))
+        self.add(at.OP_SUMS, 0, self.add_small(prepared(table)), mask_for(len(table)))
 
     def auto(self, of_state: Array, of_proto: Array) -> None:
         """Adds the passes for state and protocol where conntrack decides on packets by TCP flags and ICMP type."""
@@ -220,11 +218,7 @@ class Classes(Passes):
         self.sums((table + of_proto[like]).reshape(-1))
 
 
+
 def mask_for(size: int) -> int:
     """The bits of an index into a table of so many entries."""
-    return NARROW - 1 if size <= NARROW else (1 << 16) - 1
-
-
-def filled(table: Array) -> Array:
-    """A table with zeros up to the entries that are read at once."""
-    return np.concatenate([table, np.zeros(max(0, NARROW - len(table)), table.dtype)])
+    return NARROW if size <= NARROW + 1 else WIDE
