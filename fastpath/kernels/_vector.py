@@ -1,7 +1,7 @@
-"""One vector comparison, which numba has no words for: written in LLVM's own, for any processor.
+"""Vectors, which numba has no words for: what is written in LLVM's own begins here, for any processor.
 
-LLVM makes of it what the processor has: one comparison with AVX-512, two with AVX2, four with SSE2 or NEON. Where
-numba checks bounds, or compiles nothing, a loop does the same.
+One comparison is here itself. LLVM makes of it what the processor has: one comparison with AVX-512, two with AVX2, four
+with SSE2 or NEON. Where numba checks bounds, or compiles nothing (``LOOPS``), a loop does the same.
 """
 
 from __future__ import annotations
@@ -18,6 +18,24 @@ from fastpath.kernels._jit import helper
 LANES = 32
 """Elements that are compared at once."""
 
+_config: Any = numba.config
+LOOPS: bool = bool(_config.DISABLE_JIT or _config.BOUNDSCHECK)
+"""Whether loops do what vectors do elsewhere."""
+
+
+def load(builder: Any, data: Any, place: Any, kind: Any) -> Any:
+    """Emits the load of a vector of some kind from `place` on, at any element."""
+    loaded = builder.load(builder.bitcast(builder.gep(data, [place]), kind.as_pointer()))
+    loaded.align = kind.element.width // 8
+    return loaded
+
+
+def spread(builder: Any, value: Any, kind: Any) -> Any:
+    """Emits a vector of some kind that has one value everywhere."""
+    number = ir.IntType(32)
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(number, 0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(number, kind.count), [0] * kind.count))
+
 
 @intrinsic
 def _compared(typing: Any, values: Any, at: Any, wanted: Any, count: Any) -> Any:
@@ -27,13 +45,8 @@ def _compared(typing: Any, values: Any, at: Any, wanted: Any, count: Any) -> Any
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         short, word, wide = ir.IntType(16), ir.IntType(32), ir.IntType(64)
         vector = ir.VectorType(short, LANES)
-        place = builder.bitcast(builder.gep(array.data, [arguments[1]]), vector.as_pointer())
-        loaded = builder.load(place)
-        loaded.align = 2
-        one = builder.insert_element(
-            ir.Constant(vector, ir.Undefined), builder.trunc(arguments[2], short), ir.Constant(word, 0))
-        every = builder.shuffle_vector(
-            one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(word, LANES), [0] * LANES))
+        loaded = load(builder, array.data, arguments[1], vector)
+        every = spread(builder, builder.trunc(arguments[2], short), vector)
         holds = builder.bitcast(builder.icmp_unsigned("<=", loaded, every), word)
         ones = builder.sub(
             builder.shl(ir.Constant(wide, 1), builder.zext(arguments[3], wide)), ir.Constant(wide, 1))
@@ -59,6 +72,5 @@ def _counted(values: Any, at: Any, wanted: Any, count: Any) -> Any:
     return np.uint32(found)
 
 
-_config: Any = numba.config
-counted: Any = _counted if _config.DISABLE_JIT or _config.BOUNDSCHECK else _compared
+counted: Any = _counted if LOOPS else _compared
 """The vector form, or the loop (see above)."""

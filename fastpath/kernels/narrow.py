@@ -24,6 +24,7 @@ from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 from fastpath.kernels._jit import helper
+from fastpath.kernels._vector import LOOPS, load
 
 Array = npt.NDArray[Any]
 
@@ -77,12 +78,6 @@ def _lanes(builder: Any, first: Any, second: Any, which: list[int]) -> Any:
     return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_LANE, len(which)), which))
 
 
-def _load(builder: Any, data: Any, place: Any, kind: Any) -> Any:
-    loaded = builder.load(builder.bitcast(builder.gep(data, [place]), kind.as_pointer()))
-    loaded.align = kind.element.width // 8
-    return loaded
-
-
 def _function(builder: Any, name: str, kind: Any, operands: int) -> Any:
     signature = ir.FunctionType(kind, [kind] * operands)
     return cgutils.get_or_insert_function(builder.module, signature, name)  # type: ignore[no-untyped-call]
@@ -95,7 +90,7 @@ LookUp = Callable[[Any], tuple[Any, Any]]
 def picks(builder: Any, table: Any) -> tuple[Any, LookUp]:
     """Loads a table -> whether it is looked up in vectors, and how."""
     pick = _function(builder, "llvm.x86.avx512.vpermi2var.qi.512", _OCTETS, 3)
-    entries = [_load(builder, table, _at(i), _NUMBERS) for i in range(0, 256, LANES)]
+    entries = [load(builder, table, _at(i), _NUMBERS) for i in range(0, 256, LANES)]
     low = [builder.trunc(part, _OCTETS) for part in entries]
     high = [builder.trunc(builder.lshr(part, _every(_NUMBERS, 8)), _OCTETS) for part in entries]
 
@@ -135,7 +130,7 @@ def shuffles(builder: Any, table: Any, by: Shuffle) -> tuple[Any, LookUp]:
         for found in (*sums[0], *sums[1]):
             builder.store(_every(part, 0), found)
         with cgutils.for_range_slice(builder, _at(NARROW + 2), ends, _at(OF_ROW), _PLACE) as (place, _):
-            loaded = [_load(builder, table, builder.add(place, _at(i * ROW // 2)), row) for i in range(3)]
+            loaded = [load(builder, table, builder.add(place, _at(i * ROW // 2)), row) for i in range(3)]
             elsewhere, *octets = [_lanes(builder, v, v, [i % ROW for i in range(width)]) for v in loaded]
             for i in range(len(begins)):
                 wanted = builder.or_(entry[i], builder.call(shuffle, [elsewhere, of_row[i]]))
@@ -163,10 +158,10 @@ def vectors(prepare: Any, *how: Any) -> Any:
             kept = builder.select(arguments[2], _every(_NUMBERS, WIDE), _every(_NUMBERS, 0))
             done = builder.select(usable, builder.and_(values.nitems, _at(-LANES)), _at(0))
             with cgutils.for_range_slice(builder, _at(0), done, _at(LANES), _PLACE) as (place, _):
-                index = _load(builder, values.data, place, _OCTETS if octets else _NUMBERS)
+                index = load(builder, values.data, place, _OCTETS if octets else _NUMBERS)
                 low, high = look_up(index if octets else builder.trunc(index, _OCTETS))
                 both = _lanes(builder, low, high, [i // 2 + i % 2 * LANES for i in range(2 * LANES)])
-                before = builder.and_(_load(builder, found.data, place, _NUMBERS), kept)
+                before = builder.and_(load(builder, found.data, place, _NUMBERS), kept)
                 to = builder.bitcast(builder.gep(found.data, [place]), _NUMBERS.as_pointer())
                 builder.store(builder.add(builder.bitcast(both, _NUMBERS), before), to).align = 2
             return done
@@ -190,8 +185,7 @@ def features() -> set[str]:
     return {*named.split(","), {"arm64": "aarch64"}.get(platform.machine(), platform.machine())}
 
 
-_config: Any = numba.config
-_features = set() if _config.DISABLE_JIT or _config.BOUNDSCHECK else features()
+_features = set() if LOOPS else features()
 PICKS = {"+avx512bw", "+avx512vbmi"} <= _features
 """Whether all tables are looked up by picks of VBMI."""
 

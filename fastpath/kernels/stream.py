@@ -17,6 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastpath.kernels._jit import helper
+from fastpath.kernels._vector import LOOPS, load, spread
 
 LINE = 64
 """Bytes of a cache line."""
@@ -32,36 +33,26 @@ def _in_lines(typing: Any, numbers: Any, shift: Any, kept: Any, out: Any) -> Any
         def array(number: int) -> Any:
             return context.make_array(signature.args[number])(context, builder, arguments[number])
 
-        def pointer(data: Any, place: Any, vector: Any) -> Any:
-            return builder.bitcast(builder.gep(data, [place]), vector.as_pointer())
-
-        def load(data: Any, place: Any, vector: Any) -> Any:
-            loaded = builder.load(pointer(data, place, vector))
-            loaded.align = vector.element.width // 8
-            return loaded
-
         source, found = array(0), array(3)
         wide, width = signature.args[0].dtype.bitwidth, signature.args[3].dtype.bitwidth
         lanes = 8 * LINE // width
         read, written = ir.VectorType(ir.IntType(wide), lanes), ir.VectorType(ir.IntType(width), lanes)
         past = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-        number = ir.IntType(32)
-        bits = context.cast(builder, arguments[1], numba.types.uint64, signature.args[0].dtype)
-        one = builder.insert_element(ir.Constant(read, ir.Undefined), bits, ir.Constant(number, 0))
-        by = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(number, lanes), [0] * lanes))
+        by = spread(builder, context.cast(builder, arguments[1], numba.types.uint64, signature.args[0].dtype), read)
         within = builder.and_(builder.ptrtoint(found.data, _WORD), ir.Constant(_WORD, LINE - 1))
         begins = builder.icmp_unsigned("==", within, ir.Constant(_WORD, 0))
         done = builder.select(
             begins, builder.and_(found.nitems, ir.Constant(_WORD, -lanes)), ir.Constant(_WORD, 0))
         steps = ir.Constant(_WORD, 0), done, ir.Constant(_WORD, lanes)
         with cgutils.for_range_slice(builder, *steps, _WORD) as (place, _):
-            values = builder.lshr(load(source.data, place, read), by)
+            values = builder.lshr(load(builder, source.data, place, read), by)
             if wide > width:
                 values = builder.trunc(values, written)
             if isinstance(signature.args[2], numba.types.Array):
                 rewrites = builder.icmp_unsigned("!=", values, ir.Constant(written, [0] * lanes))
-                values = builder.select(rewrites, values, load(array(2).data, place, written))
-            stored = builder.store(values, pointer(found.data, place, written))
+                values = builder.select(rewrites, values, load(builder, array(2).data, place, written))
+            to = builder.bitcast(builder.gep(found.data, [place]), written.as_pointer())
+            stored = builder.store(values, to)
             stored.align = LINE
             stored.set_metadata("nontemporal", past)
         return done
@@ -88,10 +79,8 @@ def _no_fence() -> None:
     pass
 
 
-_config: Any = numba.config
-_plain: bool = bool(_config.DISABLE_JIT or _config.BOUNDSCHECK)
-_lines: Any = _in_no_lines if _plain else _in_lines
-fence: Any = _no_fence if _plain else _fence
+_lines: Any = _in_no_lines if LOOPS else _in_lines
+fence: Any = _no_fence if LOOPS else _fence
 """Waits until what was written past the cache is where others see it."""
 
 
