@@ -343,6 +343,7 @@ def test_chains_alone() -> None:
         check_equal(found, evaluate(PLAIN, packets, table="filter", chain=chain))
 
 
+@pytest.mark.kernels
 def test_a_chain_without_tests_alone() -> None:
     """No field is looked at, by either kernel."""
     host = make_host(filter="-A INPUT -j ACCEPT")
