@@ -34,8 +34,8 @@ class Config:
             each term that a node keeps; a second or less of compilation for a million. Beyond, it is given up.
         small_words, small_work: a diagram within these limits is taken without a look at anything else; where the stage
             has runs of rules for cross products and the diagram is larger, they are taken out first.
-        max_product: values of the product that small fields are merged into; fields that do not fit are looked up one
-            by one.
+        max_product: values of the product that small fields are merged into, 65,535 at most; fields that do not fit are
+            looked up one by one.
         shortest_segment: rules of one chain in a row, each of which ends the walk through it, from which on they are
             looked up by candidates or a cross product of their own.
 
@@ -47,7 +47,7 @@ class Config:
     max_table_bytes: int = 64 << 20
     max_words: int = 4_000_000
     max_work: int = 4_000_000
-    max_product: int = 1 << 16
+    max_product: int = (1 << 16) - 1
     small_words: int = 1 << 19
     small_work: int = 4_000_000
     shortest_segment: int = 64

@@ -38,7 +38,7 @@ Array = npt.NDArray[Any]
 MOST_WORDS = 1 << 21
 """Words of a fused diagram."""
 
-MOST_WORK = 1 << 26
+MOST_WORK = 1 << 25
 """Words of both places that are looked at while it is made, which takes up to a second."""
 
 PORTS = (6, 17, 132, 136)

@@ -118,6 +118,9 @@ KEPT = ("mark", "sport", "flags", "src", "dst", "dport")
 SMALLER_PRODUCT = 256
 """Combinations of small fields merged at a second attempt: more levels, and rows that are shorter."""
 
+MOST_PLACES = (1 << 16) - 1
+"""Combinations of small fields that 16 bits can count."""
+
 LOOKED_UP = ("rows", "trie", "cells16", "cells32")
 """Arrays that are read at random places for every packet."""
 
@@ -487,7 +490,7 @@ def _pick_fixed(
     chosen: list[Field] = []
     size = 1
     for f in small:
-        if len(chosen) < MAX_PARTS and size * partitions[f].count <= limit:
+        if len(chosen) < MAX_PARTS and size * partitions[f].count <= min(limit, MOST_PLACES):
             chosen.append(f)
             size *= partitions[f].count
     return chosen if len(chosen) > 1 else []
