@@ -75,7 +75,7 @@ from fastpath.kernels.layout import (
     OP_WORDS,
 )
 from fastpath.kernels.narrow import NARROW, add_up
-from fastpath.kernels.stream import fence, rewrite, write
+from fastpath.kernels.uncached import fence, rewrite, write
 
 # A program's columns: the pass, the row that it writes, and its operands.
 P_OP, P_ROW, P_A, P_B, P_C, P_D, P_E, P_F = range(8)
