@@ -176,7 +176,7 @@ class _Planner:
             self.plan.steps = in_large_pages(np.concatenate(self.parts)) if self.parts else np.zeros(1, np.uint32)
         self.halves()
         self.plan.columns = {name: in_large_pages(np.concatenate(parts)) for name, parts in self.columns.items()}
-        self.plan.columns |= {"target": np.zeros(1, np.uint64), "port": np.zeros(1, np.uint32)}
+        self.plan.columns |= {"target": np.zeros(1, np.uint32), "port": np.zeros(1, np.uint32)}
         # The entries into a place stand where the records of the place before do.
         self.plan.enter = np.concatenate([*enter, np.zeros(1, np.uint32)])
         if len(self.plan.places) == 2 and not any(place.lookups for place in self.plan.places):
@@ -252,8 +252,9 @@ class _Planner:
         hard = (own[:, codes.R_EFFECTS] > 0) & (fast == 0)
         hard |= (own[:, codes.R_ALTS] > 0) | (own[:, codes.R_VERDICT] == Verdict.UNDECIDED)
         hard |= ~np.isin(own[:, codes.R_NEXT], [codes.FINAL, *following])
-        kind[hard] = FATE_HARD
         address = self.arrays["pool"][np.where(fast > 0, own[:, codes.R_DST], 0), 0]
+        hard |= (fast == 2) & (address == 0)  # which stands for what NAT leaves
+        kind[hard] = FATE_HARD
         dnat = np.stack([address, *(own[:, c] for c in (codes.R_DST_CLASS, codes.R_DPORT, codes.R_DPORT_CLASS))], 1)
         rule, oif = own[:, codes.R_RULE].copy(), own[:, codes.R_OIF].copy()
         if before is None:
@@ -264,7 +265,7 @@ class _Planner:
             "verdict": own[:, codes.R_VERDICT].astype(np.uint8), "hook": own[:, codes.R_HOOK].astype(np.uint8),
             "rule": rule, "oif": oif, "walked": own[:, codes.R_WALKED].astype(np.uint32), "kind": kind,
             "dnat": dnat.astype(np.int64), "next": own[:, codes.R_NEXT],
-            "source": np.where(fast == 2, address.astype(np.uint64), np.uint64(0xFFFFFFFF << 32)),
+            "source": np.where(fast == 2, address, 0).astype(np.uint32),
         }
         for name, values in mine.items():
             parts = self.columns.setdefault(name, [])
@@ -427,9 +428,8 @@ def _of_both(of: Arrays, first: Array, second: Array) -> Arrays:
         to, rewrites = of["dnat"][x], of["kind"][x] == FATE_DNAT
         address = np.where(rewrites, to[:, 0], address)
         port = np.where(rewrites & (to[:, 2] >= 0), to[:, 2], port)
-    source = of["source"][second]
     hard = (of["kind"][first] == FATE_HARD) | (of["kind"][second] == FATE_HARD)
-    hard |= (address == 0) | (port == 0) | (source == 0)  # zeros stand for what NAT leaves
+    hard |= (address == 0) | (port == 0)  # which stand for what NAT leaves
     rule, oif = of["rule"][second], of["oif"][second]
     found = {
         "verdict": of["verdict"][second], "hook": of["hook"][second],
@@ -437,7 +437,7 @@ def _of_both(of: Arrays, first: Array, second: Array) -> Arrays:
         "oif": np.where(oif == KEEP_OIF, of["oif"][first], oif),
         "walked": of["walked"][first] + of["walked"][second],
         "kind": np.where(hard, FATE_HARD, FATE_PLAIN).astype(np.uint8), "dnat": np.zeros((1, 4), np.int64),
-        "source": source, "target": np.where(address >= 0, address, 0xFFFFFFFF << 32).astype(np.uint64),
-        "port": np.where(port >= 0, port, 0xFFFF << 16).astype(np.uint32),
+        "source": of["source"][second], "target": np.maximum(address, 0).astype(np.uint32),
+        "port": np.maximum(port, 0).astype(np.uint32),
     }
     return {name: in_large_pages(values) for name, values in found.items()}

@@ -23,6 +23,11 @@ LOOPS: bool = bool(_config.DISABLE_JIT or _config.BOUNDSCHECK)
 """Whether loops do what vectors do elsewhere."""
 
 
+def array_of(context: Any, builder: Any, signature: Any, arguments: Any, number: int) -> Any:
+    """Emits the parts of an argument that is an array: ``data``, ``nitems`` and more."""
+    return context.make_array(signature.args[number])(context, builder, arguments[number])
+
+
 def load(builder: Any, data: Any, place: Any, kind: Any) -> Any:
     """Emits the load of a vector of some kind from `place` on, at any element."""
     loaded = builder.load(builder.bitcast(builder.gep(data, [place]), kind.as_pointer()))
@@ -42,7 +47,7 @@ def _compared(typing: Any, values: Any, at: Any, wanted: Any, count: Any) -> Any
     """The vector form of :func:`_counted`, for a C-contiguous array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        array = array_of(context, builder, signature, arguments, 0)
         short, word, wide = ir.IntType(16), ir.IntType(32), ir.IntType(64)
         vector = ir.VectorType(short, LANES)
         loaded = load(builder, array.data, arguments[1], vector)

@@ -16,6 +16,12 @@ from fastpath.kernels._vector import counted
 
 
 @helper
+def bits_of(split: Any) -> Any:
+    """(high, low, spacing) of pages, uint32, from the one number that they are kept as."""
+    return np.uint32(split & 255), np.uint32(split >> 8 & 255), np.uint32(split >> 16)
+
+
+@helper
 def page_class(top: Any, middle: Any, last: Any, begin: Any, high: Any, low: Any, spacing: Any, v: Any) -> Any:
     """The class of a value.
 
@@ -43,7 +49,7 @@ def page_classes(words: Any, split: Any, last: Any, column: Any, row: Any) -> No
         column: uint32.
         row: written; uint32, of the length of `column` or more.
     """
-    high, low, spacing = np.uint32(split & 255), np.uint32(split >> 8 & 255), np.uint32(split >> 16)
+    high, low, spacing = bits_of(split)
     middle, zero = words[1 << 32 - np.int64(high):], np.uint32(0)
     if spacing == 0:
         for k in range(len(column)):
@@ -60,7 +66,7 @@ def page_words(words: Any, split: Any, last: Any, column: Any, row: Any) -> None
     Args:
         row: where the last pages for each value begin in `last`, written over.
     """
-    high, low, spacing = np.uint32(split & 255), np.uint32(split >> 8 & 255), np.uint32(split >> 16)
+    high, low, spacing = bits_of(split)
     middle, zero = words[1 << 32 - np.int64(high):], np.uint32(0)
     if spacing == 0:
         for k in range(len(column)):

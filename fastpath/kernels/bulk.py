@@ -45,7 +45,6 @@ from fastpath.kernels.layout import (
     OP_CONSTANT,
     OP_COPY,
     OP_COUNT,
-    OP_DENSE,
     OP_DIRECT,
     OP_ENDS,
     OP_ENTER,
@@ -143,7 +142,7 @@ def _roots(codes: Any, local: Any, here: Any, others: Any, words: Any) -> None:
 
 @helper
 def _merge(table: Any, width: Any, classes: Any, m: Any, rest: Any) -> None:
-    """Two classes -> one."""
+    """Two classes -> one, by a table of both."""
     wide = np.uint32(width)
     for k in range(m):
         rest[k] = rest[k] * wide + classes[k]
@@ -293,19 +292,10 @@ def _hard(quads: Any, m: Any, first: Any, hard: Any, hards: Any) -> Any:
 
 
 @helper
-def _addresses(addresses: Any, words: Any, quads: Any, column: Any, out: Any) -> None:
-    """Addresses after NAT: bits that stay are in the high half of what a record says, the others in the low."""
-    _table(addresses, words, len(column), quads)
-    for k in range(len(column)):
-        out[k] = column[k] & np.uint32(quads[k] >> np.uint64(32)) | np.uint32(quads[k] & np.uint64(0xFFFFFFFF))
-
-
-@helper
-def _ports(ports: Any, words: Any, column: Any, out: Any) -> None:
-    """Ports after NAT, likewise."""
-    for k in range(len(column)):
-        port = ports[words[k]]
-        out[k] = np.uint16(np.uint32(column[k]) & port >> np.uint32(16) | port & np.uint32(0xFFFF))
+def _rewritten(table: Any, words: Any, kept: Any, past: Any, room: Any, out: Any) -> None:
+    """What records say that NAT writes, 0 for what it leaves."""
+    _table(table, words, len(out), room)
+    rewrite(room, 0, kept, past, out)
 
 
 @helper
@@ -399,14 +389,12 @@ def bulk(
             elif op == OP_ENTER:
                 _table(fates.enter[b:], rows[a], m, row)
             elif op == OP_MERGE:
-                _merge(cells16[b:], c, rows[a], m, row)
-            elif op == OP_LOOK_UP:
-                _table(cells32[b:], rows[a], m, row)
-            elif op == OP_DENSE:
                 if d:
                     _merge(cells32[b:], c, rows[a], m, row)
                 else:
                     _merge(cells16[b:], c, rows[a], m, row)
+            elif op == OP_LOOK_UP:
+                _table(cells32[b:], rows[a], m, row)
             elif op == OP_RUNS:
                 _runs(cells32[b:], cells32[b + c:], cells32[b + c + d:], rows[a], m, row)
             elif op == OP_DIRECT:
@@ -488,11 +476,11 @@ def bulk(
                        counts[a:a + d * (b + 1)].reshape(d, b + 1))
             elif op == OP_ADDRESS:
                 if b == COL_SRC:
-                    _addresses(fates.source[a:], row, quads, wides[COL_SRC][b0:e], o.src[b0:e])
+                    _rewritten(fates.source[a:], row, wides[COL_SRC][b0:e], past, found, o.src[b0:e])
                 else:
-                    _addresses(fates.target[a:], row, quads, wides[COL_DST][b0:e], o.dst[b0:e])
+                    _rewritten(fates.target[a:], row, wides[COL_DST][b0:e], past, found, o.dst[b0:e])
             elif op == OP_PORT:
-                _ports(fates.port[a:], row, halves[1][b0:e], o.dport[b0:e])
+                _rewritten(fates.port[a:], row, halves[1][b0:e], past, found, o.dport[b0:e])
             elif op == OP_AFFECT:
                 many = _affected(fates.kind[a:], row, m, found)
                 dst, dport = o.dst[b0:e], o.dport[b0:e]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastpath.kernels._jit import helper
-from fastpath.kernels.addresses import page_class, page_classes, rank
+from fastpath.kernels.addresses import bits_of, page_class, page_classes, rank
 from fastpath.kernels.layout import (
     A_CTSTATE,
     A_IIF,
@@ -67,8 +67,7 @@ def class_of(t: Any, f: Any, value: Any) -> Any:
         byte = np.int64(v & np.uint64(255))
         return np.uint32(t.trie[at + 256 * np.int64(t.trie[at + np.int64(v >> np.uint64(8))]) + byte])
     if kind == K_PAGES:
-        split = t.fields[f, F_SPLIT]
-        high, low, spacing = np.uint32(split & 255), np.uint32(split >> 8 & 255), np.uint32(split >> 16)
+        high, low, spacing = bits_of(t.fields[f, F_SPLIT])
         middle, last = t.cells16[at + (1 << 32 - np.int64(high)):], t.cells16[t.fields[f, F_LAST]:]
         return np.uint32(page_class(
             t.cells16[at:], middle, last, np.uint32(0), high, low, spacing, np.uint32(v)))

@@ -94,10 +94,10 @@ CT_INVALID, CT_UNTRACKED = 4, 5
 # Passes of the bulk kernel (``bulk.py``): what they write is a row of classes, places, words or records, or a column.
 (
     OP_STEP, OP_ROOTS, OP_BYTE, OP_CODE, OP_SUMS, OP_CLASSES, OP_HALF, OP_WORD, OP_PAGED, OP_WORDS, OP_RANK, OP_ICMP,
-    OP_CONSTANT, OP_ENTER, OP_MERGE, OP_LOOK_UP, OP_DENSE, OP_RUNS, OP_DIRECT, OP_LISTS, OP_RANKED, OP_ENDS, OP_FATES,
+    OP_CONSTANT, OP_ENTER, OP_MERGE, OP_LOOK_UP, OP_RUNS, OP_DIRECT, OP_LISTS, OP_RANKED, OP_ENDS, OP_FATES,
     OP_VERDICT, OP_HOOK, OP_RULE, OP_OIF, OP_WALKED, OP_WALKED_BOTH, OP_COPY, OP_ADDRESS, OP_PORT, OP_COUNT, OP_AFFECT,
     OP_GRID, OP_CANDIDATES, OP_GROUPED,
-) = range(37)
+) = range(36)
 
 # Packet columns by their width, as the bulk kernel has them.
 OCTETS = ("proto", "state", "tcp_flags", "icmp_type", "icmp_code", "frag", "ttl", "tos", "pkttype")
@@ -122,9 +122,8 @@ class Fates(NamedTuple):
             uint64, flat.
         kind: FATE_DNAT, FATE_HARD for what the general kernel must do, FATE_PLAIN for all else.
         dnat: address, its class, port and its class, -1 for no port; int64 of shape (records, 4).
-        source, target: addresses after NAT, uint64: bits of the packet's that stay in the high half, others in the low;
-            `target` where no AFFECT pass rewrites it.
-        port: destination port likewise, uint32.
+        source, target, port: addresses and destination port after NAT, 0 for what it leaves, uint32; the latter two
+            where no AFFECT pass rewrites them.
         leaves: leaves of stages with segments, int64 of columns E_*, flat.
         paged: the last pages of an address or the table of a product, with the word behind the first level instead of
             the class, uint32.

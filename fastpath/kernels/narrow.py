@@ -24,7 +24,7 @@ from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 from fastpath.kernels._jit import helper
-from fastpath.kernels._vector import LOOPS, load
+from fastpath.kernels._vector import LOOPS, array_of, load
 
 Array = npt.NDArray[Any]
 
@@ -149,12 +149,9 @@ def vectors(prepare: Any, *how: Any) -> Any:
     @intrinsic
     def form(typing: Any, table: Any, column: Any, plus: Any, sums: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            def array(number: int) -> Any:
-                return context.make_array(signature.args[number])(context, builder, arguments[number])
-
-            values, found = array(1), array(3)
+            table, values, found = (array_of(context, builder, signature, arguments, number) for number in (0, 1, 3))
             octets = signature.args[1].dtype.bitwidth == 8
-            usable, look_up = prepare(builder, array(0).data, *how)
+            usable, look_up = prepare(builder, table.data, *how)
             kept = builder.select(arguments[2], _every(_NUMBERS, WIDE), _every(_NUMBERS, 0))
             done = builder.select(usable, builder.and_(values.nitems, _at(-LANES)), _at(0))
             with cgutils.for_range_slice(builder, _at(0), done, _at(LANES), _PLACE) as (place, _):

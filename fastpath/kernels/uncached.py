@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastpath.kernels._jit import helper
-from fastpath.kernels._vector import LOOPS, load, spread
+from fastpath.kernels._vector import LOOPS, array_of, load, spread
 
 LINE = 64
 """Bytes of a cache line."""
@@ -30,10 +30,7 @@ def _in_lines(typing: Any, numbers: Any, shift: Any, kept: Any, out: Any) -> Any
     """The vector form of :func:`write`, for C-contiguous arrays -> how many elements it has written."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def array(number: int) -> Any:
-            return context.make_array(signature.args[number])(context, builder, arguments[number])
-
-        source, found = array(0), array(3)
+        source, found = (array_of(context, builder, signature, arguments, number) for number in (0, 3))
         wide, width = signature.args[0].dtype.bitwidth, signature.args[3].dtype.bitwidth
         lanes = 8 * LINE // width
         read, written = ir.VectorType(ir.IntType(wide), lanes), ir.VectorType(ir.IntType(width), lanes)
@@ -50,7 +47,8 @@ def _in_lines(typing: Any, numbers: Any, shift: Any, kept: Any, out: Any) -> Any
                 values = builder.trunc(values, written)
             if isinstance(signature.args[2], numba.types.Array):
                 rewrites = builder.icmp_unsigned("!=", values, ir.Constant(written, [0] * lanes))
-                values = builder.select(rewrites, values, load(builder, array(2).data, place, written))
+                left = array_of(context, builder, signature, arguments, 2)
+                values = builder.select(rewrites, values, load(builder, left.data, place, written))
             to = builder.bitcast(builder.gep(found.data, [place]), written.as_pointer())
             stored = builder.store(values, to)
             stored.align = LINE

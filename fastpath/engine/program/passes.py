@@ -86,7 +86,6 @@ class Passes:
     ends: bool = False
     affects: list[int] = field(default_factory=list)
     for_results: list[int] = field(default_factory=list)
-    renaming: bool = False
     counts: int = 0
     counted: list[tuple[int, int]] = field(default_factory=list)
 

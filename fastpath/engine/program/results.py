@@ -42,7 +42,8 @@ class Program(Ways):
         passes, self.passes = self.passes, []
         for where in self.affects:
             passes[where][3] |= ("dst" in wanted) * 1 | ("dport" in wanted) * 2
-        listing = self.plan.fused and set(wanted) >= FATES  # then the pass of all columns lists hard packets
+        self.ends = len(records) == 1 and set(wanted) >= FATES
+        listing = self.ends and self.plan.fused  # then the pass of all columns lists hard packets
         if listing:
             passes = [p for number, p in enumerate(passes) if number not in self.affects]
         elif not {"dst", "dport"} & set(wanted):
@@ -68,8 +69,7 @@ class Program(Ways):
         given = int(self.compiled.given_oif and self.constant("oif") is None)
         if given and "oif" in wanted:
             self.column("oif")
-        if len(records) == 1 and set(wanted) >= FATES:
-            self.ends = True
+        if self.ends:
             nat = len(rewritten) == 3
             self.add(at.OP_ENDS, records[0], 0, AS_GIVEN, int(nat), given, int(listing))
             rewritten -= rewritten if nat else set()
@@ -146,12 +146,9 @@ class Program(Ways):
             ends[:, 0] = packed
             ends[:, 1] = means["walked"]
             if self.plan.fused:
-                low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
-                source, target = (
-                    np.where(means[name] >> half == 0, means[name] & low, 0) for name in ("source", "target"))
-                port = np.where(means["port"] <= 0xFFFF, means["port"], 0).astype(np.uint64)
-                ends[:, 1] |= source << half
-                ends[:, 2] = target | port << half | (means["kind"] == at.FATE_HARD).astype(np.uint64) << np.uint64(48)
+                source, port = (means[name].astype(np.uint64) << 32 for name in ("source", "port"))
+                ends[:, 1] |= source
+                ends[:, 2] = means["target"] | port | (means["kind"] == at.FATE_HARD).astype(np.uint64) << 48
         enter = self.enter[0] if len(self.enter) == 1 else np.concatenate(self.enter)
         return at.Fates(
             packed=read_only(in_large_pages(packed)), ends=read_only(in_large_pages(ends.reshape(-1))),

@@ -67,7 +67,6 @@ class Ways(Classes):
         self.affects.append(len(self.passes))
         self.add(at.OP_AFFECT, words, self.plan.places[number].first, 4 if proto is None else 0,
                  *(row if row >= 0 else unread for row in rows), proto or 0)
-        self.renaming |= renames
 
     def slots(self, places: Sequence[Place]) -> Counter[int]:
         """How often the classes of each field are looked at in some places."""
@@ -177,7 +176,7 @@ class Ways(Classes):
             if shape not in (at.SHAPE_NONE, at.SHAPE_ONE):
                 self.add(at.OP_LOOK_UP, columns, self.classes(group[at.G_B]), group[at.G_B_MAP])
             if shape == at.SHAPE_DENSE:
-                self.add(at.OP_DENSE, places, columns, group[at.G_TABLE], group[at.G_WIDTH], group[at.G_TABLE_WIDE])
+                self.add(at.OP_MERGE, places, columns, group[at.G_TABLE], group[at.G_WIDTH], group[at.G_TABLE_WIDE])
             elif shape == at.SHAPE_RUNS:
                 self.add(at.OP_RUNS, places, columns, group[at.G_TABLE], group[at.G_WIDTH], group[at.G_TABLE_WIDE])
             elif shape == at.SHAPE_GROUPED:
